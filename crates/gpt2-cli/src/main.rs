@@ -1,0 +1,3 @@
+//! The `gpt2` command.
+
+fn main() {}

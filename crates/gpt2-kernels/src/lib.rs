@@ -1,1 +1,76 @@
-//! Kernels.
+//! The arithmetic of GPT-2 on a CPU: slices in, slices out.
+//!
+//! This crate knows no file, no token and no model. It promises one thing, the law: for given
+//! inputs the output is bit for bit the same whatever the number of threads, the number of rows
+//! computed together, and the row of the kernel [table](Kernels) that computes it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`scalar`] | the specification: plain loops that say what every other row must equal |
+//! | [`math`] | `exp`, `ln`, `tanh`, `erf` and the activations out of IEEE operations only |
+//! | `x86` | the rows `avx2` and `avx512` |
+//! | [`Kernels`] | the table: one row for each instruction set, chosen at run time |
+//! | [`Matrix`] | weights in panels of 64 outputs |
+//! | [`ops`] | what a model calls: checks lengths once, splits the work over the [`Pool`] |
+//! | [`attention`] | blocks of keys and values, and causal attention over them |
+//!
+//! ```
+//! use gpt2_kernels::{Cpu, Kernels, Matrix, RowBuffer, Source, ops};
+//!
+//! let cpu = Cpu::new(Kernels::detect(), 2);
+//! // Two inputs, three outputs: weights[k][j] as in the checkpoint.
+//! let weights: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|w| w.to_le_bytes()).collect();
+//! let matrix = Matrix::pack(&cpu, Source::by_input(&weights, gpt2_kernels::Dtype::F32, 2, 3));
+//! let mut x = RowBuffer::new(1, 2);
+//! x.row_mut(0).copy_from_slice(&[10.0, 1.0]);
+//! let mut out = RowBuffer::new(1, 3);
+//! ops::matmul(&cpu, x.rows(1), &matrix, Some(&[0.5, 0.0, 0.0]), out.rows_mut(1));
+//! assert_eq!(out.row(0), [14.5, 25.0, 36.0]);
+//! ```
+
+mod aligned;
+pub mod attention;
+pub mod math;
+mod matrix;
+pub mod ops;
+mod pool;
+mod rows;
+pub mod scalar;
+mod table;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use aligned::AlignedVec;
+pub use math::Activation;
+pub use matrix::{Dtype, Matrix, Source};
+pub use pool::Pool;
+pub use rows::{RowBuffer, Rows, RowsMut};
+pub use table::Kernels;
+
+/// Number of outputs in one panel: the unit in which matrices are packed and rows are padded.
+///
+/// 64 outputs are four AVX-512 registers; six rows of them leave eight of the thirty-two
+/// registers for operands, and one step along k reads four whole cache lines.
+pub const PANEL: usize = 64;
+
+/// What computes: a row of the kernel table and the threads it runs on.
+///
+/// Passed to every operation, never global, so that a test can choose both.
+#[derive(Debug)]
+pub struct Cpu {
+    /// The instruction set in use.
+    pub kernels: &'static Kernels,
+    /// The threads in use.
+    pub pool: Pool,
+}
+
+impl Cpu {
+    /// Couples a row of the kernel table with `threads` threads, the caller's included.
+    ///
+    /// # Panics
+    /// Panics if `threads` is zero or the system cannot start that many.
+    #[must_use]
+    pub fn new(kernels: &'static Kernels, threads: usize) -> Self {
+        Self { kernels, pool: Pool::new(threads) }
+    }
+}

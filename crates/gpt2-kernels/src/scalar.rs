@@ -1,0 +1,158 @@
+//! The specification: plain loops that say, operation by operation, what every kernel computes.
+//!
+//! Every other row of the [table](crate::Kernels) equals these functions with `==`. Two rules
+//! make that possible at any vector width:
+//! - a linear output is one chain of `fma` along k; vector lanes run across outputs;
+//! - where a sum must run across lanes, element i goes into partial sum `i % 16`, and the sixteen
+//!   are added by a fixed tree: 16 → 8 → 4 → 2 → 1, lane i taking lane i + half.
+//!
+//! The element-wise functions are `#[inline(always)]`: rows `avx2` and `avx512` compile these very
+//! bodies with their instructions switched on, and Rust never reorders floating-point operations.
+
+use crate::math::{self, Activation};
+use crate::table::{Kernels, Tile};
+use crate::{PANEL, math::exp};
+
+/// The row of the table that runs everywhere.
+pub(crate) static KERNELS: Kernels =
+    Kernels { name: "scalar", accumulate: accumulate_rows, layer_norm, add, activate, exp_weights, exp_sum };
+
+/// Number of partial sums wherever a sum runs across a row.
+const PARTIALS: usize = 16;
+
+/// Continues 64 chains of `fma`: `out[j] = fma(x[k], panel[k][j], out[j])` for k ascending.
+///
+/// Linear layers start `out` at the bias; attention starts it at zero and continues it from one
+/// block of positions to the next.
+#[inline(always)]
+pub fn accumulate(x: &[f32], panel: &[[f32; PANEL]], out: &mut [f32; PANEL]) {
+    debug_assert_eq!(x.len(), panel.len());
+    for (&x, weights) in x.iter().zip(panel) {
+        for (sum, &weight) in out.iter_mut().zip(weights) {
+            *sum = x.mul_add(weight, *sum);
+        }
+    }
+}
+
+/// [`accumulate`] for each row of a tile.
+///
+/// # Safety
+/// The tile's pointers must be valid, as [`Tile`] says.
+unsafe fn accumulate_rows(tile: &Tile<'_>) {
+    for row in 0..tile.rows {
+        // SAFETY: the tile vouches for `panel.len()` readable floats at each row of `x`.
+        let x = unsafe { std::slice::from_raw_parts(tile.x.add(row * tile.x_stride), tile.panel.len()) };
+        // SAFETY: the tile vouches for one writable panel at each row of `out`, unaliased.
+        let out = unsafe { &mut *tile.out.add(row * tile.out_stride).cast::<[f32; PANEL]>() };
+        accumulate(x, tile.panel, out);
+    }
+}
+
+/// Normalises a row: `out = (x - mean) / sqrt(variance + epsilon) * weight + bias`.
+///
+/// Mean and variance are sums of sixteen partials; the variance is that of the differences from
+/// the mean (two passes), divided by the length of the row (Ba, Kiros, Hinton 2016).
+#[inline(always)]
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
+    debug_assert!(x.len() == weight.len() && x.len() == bias.len() && x.len() == out.len());
+    let width = x.len() as f32;
+    let mean = sum(x, |x| x) / width;
+    let variance = sum(x, |x| (x - mean) * (x - mean)) / width;
+    let scale = 1.0 / (variance + epsilon).sqrt();
+    for (((out, &x), &weight), &bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = ((x - mean) * scale).mul_add(weight, bias);
+    }
+}
+
+/// Adds `y` to `x`, element by element.
+#[inline(always)]
+pub fn add(x: &mut [f32], y: &[f32]) {
+    debug_assert_eq!(x.len(), y.len());
+    for (x, &y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// Applies an activation to every element.
+#[inline(always)]
+pub fn activate(activation: Activation, x: &mut [f32]) {
+    match activation {
+        Activation::GeluTanh => map(x, math::gelu_tanh),
+        Activation::GeluErf => map(x, math::gelu_erf),
+        Activation::GeluErfClipped => map(x, math::gelu_erf_clipped),
+        Activation::QuickGelu => map(x, math::quick_gelu),
+        Activation::Relu => map(x, math::relu),
+        Activation::ReluSquared => map(x, math::relu_squared),
+        Activation::Silu => map(x, math::silu),
+        Activation::Tanh => map(x, math::tanh),
+    }
+}
+
+/// Turns attention scores into unnormalised weights, `exp(scale * x - max)`, and returns their sum.
+#[inline(always)]
+pub fn exp_weights(x: &mut [f32], scale: f32) -> f32 {
+    map(x, |x| x * scale);
+    let max = max(x);
+    map(x, |x| exp(x - max));
+    sum(x, |x| x)
+}
+
+/// Returns the largest element and the sum of `exp(x - largest)`.
+#[inline(always)]
+pub fn exp_sum(x: &[f32]) -> (f32, f32) {
+    let max = max(x);
+    (max, sum(x, |x| exp(x - max)))
+}
+
+#[inline(always)]
+fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    for x in x {
+        *x = f(*x);
+    }
+}
+
+/// Sums `f(x)` over a row: sixteen partials, then the tree.
+#[inline(always)]
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut partials = [0.0; PARTIALS];
+    let (lanes, rest) = x.as_chunks::<PARTIALS>();
+    for lane in lanes {
+        for (partial, &x) in partials.iter_mut().zip(lane) {
+            *partial += f(x);
+        }
+    }
+    for (partial, &x) in partials.iter_mut().zip(rest) {
+        *partial += f(x);
+    }
+    tree(partials, |a, b| a + b)
+}
+
+/// The largest element; NaN is never larger, so a row of NaN has `-inf`.
+#[inline(always)]
+fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut partials = [f32::NEG_INFINITY; PARTIALS];
+    let (lanes, rest) = x.as_chunks::<PARTIALS>();
+    for lane in lanes {
+        for (partial, &x) in partials.iter_mut().zip(lane) {
+            *partial = larger(*partial, x);
+        }
+    }
+    for (partial, &x) in partials.iter_mut().zip(rest) {
+        *partial = larger(*partial, x);
+    }
+    tree(partials, larger)
+}
+
+/// Folds sixteen partials: lane i takes lane i + 8, then i + 4, i + 2, i + 1.
+#[inline(always)]
+fn tree(mut partials: [f32; PARTIALS], fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = PARTIALS / 2;
+    while half > 0 {
+        for i in 0..half {
+            partials[i] = fold(partials[i], partials[i + half]);
+        }
+        half /= 2;
+    }
+    partials[0]
+}

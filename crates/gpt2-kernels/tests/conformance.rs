@@ -1,0 +1,305 @@
+//! Every row of the kernel table equals `scalar`, bit for bit; so do any number of threads and any
+//! number of rows computed together.
+
+use std::sync::Arc;
+
+use gpt2_kernels::attention::{self, CacheBlock, CacheShape, Layer, Scratch, Sequence};
+use gpt2_kernels::{Activation, Cpu, Dtype, Kernels, Matrix, RowBuffer, Source, ops};
+
+/// Lengths around the width of a lane and a panel, and GPT-2's own.
+const LENGTHS: [usize; 12] = [1, 2, 15, 16, 17, 63, 64, 65, 255, 768, 3072, 50257];
+
+/// A reproducible stream of numbers: SplitMix64.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn uniform(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    }
+
+    /// Mostly ordinary values; now and then one that breaks careless code.
+    fn hostile(&mut self) -> f32 {
+        const HOSTILE: [f32; 12] = [
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            0.0,
+            -0.0,
+            f32::MAX,
+            f32::MIN,
+            f32::MIN_POSITIVE,
+            1e-42,
+            -1e-45,
+            88.4,
+            -87.4,
+        ];
+        let draw = self.next();
+        if draw.is_multiple_of(8) {
+            HOSTILE[(draw >> 32) as usize % HOSTILE.len()]
+        } else {
+            30.0 * self.uniform()
+        }
+    }
+}
+
+/// Equal as bits, but that any NaN equals any other: IEEE 754 leaves their payload open.
+fn assert_same(a: &[f32], b: &[f32], what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!(
+            a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
+            "{what}: [{i}] is {a:e}, expected {b:e}"
+        );
+    }
+}
+
+/// Every row of the table at one and at three threads, but for the first: scalar with one thread.
+fn machines() -> (Cpu, Vec<Cpu>) {
+    let others = Kernels::available().flat_map(|row| [1, 3].map(|threads| Cpu::new(row, threads))).skip(1);
+    (Cpu::new(Kernels::by_name("scalar").expect("scalar runs everywhere"), 1), others.collect())
+}
+
+fn rows(count: usize, width: usize, mut value: impl FnMut() -> f32) -> RowBuffer {
+    let mut rows = RowBuffer::new(count, width);
+    for index in 0..count {
+        rows.row_mut(index).fill_with(&mut value);
+    }
+    rows
+}
+
+fn matrix(cpu: &Cpu, inputs: usize, outputs: usize, mut value: impl FnMut() -> f32) -> Matrix {
+    let bytes: Vec<u8> = (0..inputs * outputs).flat_map(|_| value().to_le_bytes()).collect();
+    Matrix::pack(cpu, Source::by_input(&bytes, Dtype::F32, inputs, outputs))
+}
+
+#[test]
+fn this_machine_runs_more_than_the_scalar_row() {
+    // On a machine where this fails the other tests compare scalar with itself.
+    if cfg!(target_arch = "x86_64") && std::is_x86_feature_detected!("avx2") {
+        assert!(Kernels::available().count() > 1);
+    }
+    let names: Vec<_> = Kernels::available().map(Kernels::name).collect();
+    assert_eq!(names[0], "scalar");
+    assert_eq!(Kernels::detect().name(), *names.last().unwrap());
+}
+
+#[test]
+fn matmul_equals_scalar_for_every_shape() {
+    let (scalar, machines) = machines();
+    let shapes = [
+        (0, 5),
+        (1, 1),
+        (1, 64),
+        (15, 63),
+        (16, 64),
+        (17, 65),
+        (64, 16),
+        (255, 130),
+        (768, 192),
+        (3072, 64),
+        (3, 50257),
+    ];
+    for (inputs, outputs) in shapes {
+        for count in [0, 1, 2, 3, 4, 5, 6, 7, 11, 13, 49] {
+            if inputs * outputs * count > 8_000_000 {
+                continue;
+            }
+            for hostile in [false, true] {
+                let mut numbers = Numbers((inputs * 1000 + outputs + count) as u64);
+                let mut value = || if hostile { numbers.hostile() } else { numbers.uniform() };
+                let x = rows(count, inputs, &mut value);
+                let weights = matrix(&scalar, inputs, outputs, &mut value);
+                let bias: Vec<f32> = (0..outputs).map(|_| value()).collect();
+                for bias in [None, Some(&bias[..])] {
+                    let mut expected = RowBuffer::new(count, outputs);
+                    ops::matmul(&scalar, x.rows(count), &weights, bias, expected.rows_mut(count));
+                    for cpu in &machines {
+                        let mut out = RowBuffer::new(count, outputs);
+                        ops::matmul(cpu, x.rows(count), &weights, bias, out.rows_mut(count));
+                        for row in 0..count {
+                            let what = format!("{cpu:?} {count} x {inputs} x {outputs} row {row}");
+                            assert_same(out.row(row), expected.row(row), &what);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_is_one_chain_of_fma_for_each_output() {
+    let mut numbers = Numbers(5);
+    let cpu = Cpu::new(Kernels::detect(), 2);
+    let x = rows(7, 100, || numbers.uniform());
+    let mut numbers = Numbers(6);
+    let weights: Vec<f32> = (0..100 * 70).map(|_| numbers.uniform()).collect();
+    let mut each = weights.iter();
+    let packed = matrix(&cpu, 100, 70, || *each.next().unwrap());
+    let bias: Vec<f32> = (0..70).map(|j| j as f32).collect();
+    let mut out = RowBuffer::new(7, 70);
+    ops::matmul(&cpu, x.rows(7), &packed, Some(&bias), out.rows_mut(7));
+    for row in 0..7 {
+        for j in 0..70 {
+            let chain = (0..100).fold(bias[j], |sum, k| x.row(row)[k].mul_add(weights[k * 70 + j], sum));
+            assert_eq!(out.row(row)[j].to_bits(), chain.to_bits());
+        }
+    }
+}
+
+#[test]
+fn element_wise_kernels_equal_scalar_at_every_length() {
+    let (scalar, machines) = machines();
+    for width in LENGTHS {
+        for hostile in [false, true] {
+            let mut numbers = Numbers(width as u64);
+            let mut value = || if hostile { numbers.hostile() } else { 5.0 * numbers.uniform() };
+            let x = rows(3, width, &mut value);
+            let y = rows(3, width, &mut value);
+            let (weight, bias) = (y.row(0).to_vec(), y.row(1).to_vec());
+            let run = |cpu: &Cpu| {
+                let mut results = Vec::new();
+                let mut out = RowBuffer::new(3, width);
+                ops::layer_norm(cpu, x.rows(3), &weight, &bias, 1e-5, out.rows_mut(3));
+                results.push(("layer_norm".to_owned(), out));
+                let mut out = x.clone();
+                ops::add(cpu, out.rows_mut(3), y.rows(3));
+                results.push(("add".to_owned(), out));
+                for activation in Activation::ALL {
+                    let mut out = x.clone();
+                    ops::activate(cpu, activation, out.rows_mut(3));
+                    results.push((format!("{activation:?}"), out));
+                }
+                let sums = (0..3).map(|row| ops::log_sum_exp(cpu, x.row(row)));
+                results.push(("log_sum_exp".to_owned(), {
+                    let mut out = RowBuffer::new(3, 1);
+                    sums.enumerate().for_each(|(row, sum)| out.row_mut(row)[0] = sum);
+                    out
+                }));
+                results
+            };
+            let expected = run(&scalar);
+            for cpu in &machines {
+                for ((name, out), (_, expected)) in run(cpu).iter().zip(&expected) {
+                    for row in 0..3 {
+                        assert_same(out.row(row), expected.row(row), &format!("{cpu:?} {name} of {width}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn layer_norm_and_log_sum_exp_are_right() {
+    let cpu = Cpu::new(Kernels::detect(), 1);
+    let mut numbers = Numbers(9);
+    let x = rows(1, 1000, || 3.0 * numbers.uniform() + 1.0);
+    let values: Vec<f64> = x.row(0).iter().map(|&x| f64::from(x)).collect();
+    let mean = values.iter().sum::<f64>() / 1000.0;
+    let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 1000.0;
+    let mut out = RowBuffer::new(1, 1000);
+    ops::layer_norm(&cpu, x.rows(1), &[2.0; 1000], &[0.5; 1000], 1e-5, out.rows_mut(1));
+    for (out, x) in out.row(0).iter().zip(&values) {
+        assert!((f64::from(*out) - ((x - mean) / (variance + 1e-5).sqrt() * 2.0 + 0.5)).abs() < 1e-5);
+    }
+    let expected = values.iter().map(|x| x.exp()).sum::<f64>().ln();
+    assert!((f64::from(ops::log_sum_exp(&cpu, x.row(0))) - expected).abs() < 1e-5);
+}
+
+/// Runs one layer of attention over `lengths.iter().sum()` tokens, fed in the given pieces.
+fn attend(cpu: &Cpu, shape: CacheShape, pieces: &[usize], qkv: &RowBuffer) -> RowBuffer {
+    let total: usize = pieces.iter().sum();
+    let mut blocks: Vec<_> =
+        (0..total.div_ceil(attention::BLOCK)).map(|_| Arc::new(CacheBlock::new(shape))).collect();
+    let scratch = Scratch::new(cpu.pool.threads(), total);
+    let mut out = RowBuffer::new(total, shape.channels());
+    let layer = Layer { shape, index: shape.layers - 1, scale: 0.3 };
+    let mut past = 0;
+    for &count in pieces {
+        let part = qkv.rows(total).part(past, count, 0, 3 * shape.channels());
+        attention::store(cpu, layer, &mut blocks, past, part);
+        let mut piece = RowBuffer::new(count, shape.channels());
+        let sequence = |_| Sequence { blocks: &blocks, past, first_row: 0, count };
+        attention::attend(cpu, layer, 1, sequence, part, &scratch, piece.rows_mut(count));
+        for row in 0..count {
+            out.row_mut(past + row).copy_from_slice(piece.row(row));
+        }
+        past += count;
+    }
+    out
+}
+
+#[test]
+fn attention_equals_scalar_and_does_not_depend_on_chunks() {
+    let (scalar, machines) = machines();
+    for (head_size, total) in [(64, 150), (16, 70), (24, 9), (80, 131), (1, 65)] {
+        let shape = CacheShape { layers: 2, heads: 3, head_size };
+        for hostile in [false, true] {
+            let mut numbers = Numbers(head_size as u64);
+            let qkv = rows(total, 3 * shape.channels(), || {
+                if hostile && numbers.next().is_multiple_of(500) {
+                    numbers.hostile()
+                } else {
+                    numbers.uniform()
+                }
+            });
+            let expected = attend(&scalar, shape, &[total], &qkv);
+            let ones = vec![1; total];
+            let chunkings = [&[total][..], &[1, total - 1], &[total - 3, 1, 2], &[5, total - 8, 3], &ones];
+            for cpu in &machines {
+                for pieces in chunkings {
+                    let out = attend(cpu, shape, pieces, &qkv);
+                    for row in 0..total {
+                        let what =
+                            format!("{cpu:?} head size {head_size}, {} pieces, row {row}", pieces.len());
+                        assert_same(out.row(row), expected.row(row), &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_is_right() {
+    let cpu = Cpu::new(Kernels::detect(), 2);
+    let shape = CacheShape { layers: 1, heads: 2, head_size: 5 };
+    let mut numbers = Numbers(3);
+    let qkv = rows(70, 30, || 2.0 * numbers.uniform());
+    let out = attend(&cpu, shape, &[70], &qkv);
+    for query in 0..70 {
+        for head in 0..2 {
+            let part =
+                |row: usize, third: usize, d: usize| f64::from(qkv.row(row)[third * 10 + head * 5 + d]);
+            let scores: Vec<f64> = (0..=query)
+                .map(|key| {
+                    (0.3f32 as f64 * (0..5).map(|d| part(query, 0, d) * part(key, 1, d)).sum::<f64>()).exp()
+                })
+                .collect();
+            let sum: f64 = scores.iter().sum();
+            for d in 0..5 {
+                let value = scores.iter().enumerate().map(|(key, s)| s / sum * part(key, 2, d)).sum::<f64>();
+                assert!((f64::from(out.row(query)[head * 5 + d]) - value).abs() < 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "must not be shared")]
+fn storing_into_a_shared_block_panics() {
+    let cpu = Cpu::new(Kernels::detect(), 1);
+    let shape = CacheShape { layers: 1, heads: 1, head_size: 4 };
+    let mut blocks = vec![Arc::new(CacheBlock::new(shape))];
+    let _other = blocks.clone();
+    let qkv = RowBuffer::new(1, 12);
+    attention::store(&cpu, Layer { shape, index: 0, scale: 1.0 }, &mut blocks, 0, qkv.rows(1));
+}

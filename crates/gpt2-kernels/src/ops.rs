@@ -67,12 +67,12 @@ pub fn matmul(cpu: &Cpu, x: Rows<'_>, matrix: &Matrix, bias: Option<&[f32]>, mut
 ///
 /// # Panics
 /// Panics if the shapes do not fit.
-pub fn layer_norm(cpu: &Cpu, x: Rows<'_>, weight: &[f32], bias: &[f32], epsilon: f32, mut out: RowsMut<'_>) {
+pub fn layer_norm(cpu: &Cpu, x: Rows<'_>, weight: &[f32], bias: &[f32], epsilon: f32, out: RowsMut<'_>) {
     assert_eq!(x.width(), weight.len(), "layer_norm: values in a row, weights");
     assert_eq!(x.width(), bias.len(), "layer_norm: values in a row, biases");
     assert_eq!(x.width(), out.width(), "layer_norm: values in a row of x and of out");
     assert_eq!(x.count(), out.count(), "layer_norm: rows of x and of out");
-    for_rows(cpu, &mut out, |index, out| {
+    for_each_row(cpu, out, |index, out| {
         // SAFETY: the machine has this row's instructions, for the table gives out no other.
         unsafe { (cpu.kernels.layer_norm)(x.row(index), weight, bias, epsilon, out) }
     });
@@ -82,18 +82,18 @@ pub fn layer_norm(cpu: &Cpu, x: Rows<'_>, weight: &[f32], bias: &[f32], epsilon:
 ///
 /// # Panics
 /// Panics if the shapes do not fit.
-pub fn add(cpu: &Cpu, mut x: RowsMut<'_>, y: Rows<'_>) {
+pub fn add(cpu: &Cpu, x: RowsMut<'_>, y: Rows<'_>) {
     assert_eq!(x.width(), y.width(), "add: values in a row");
     assert_eq!(x.count(), y.count(), "add: rows");
-    for_rows(cpu, &mut x, |index, x| {
+    for_each_row(cpu, x, |index, x| {
         // SAFETY: the machine has this row's instructions, for the table gives out no other.
         unsafe { (cpu.kernels.add)(x, y.row(index)) }
     });
 }
 
 /// Applies an activation to every value. (M, C)
-pub fn activate(cpu: &Cpu, activation: Activation, mut x: RowsMut<'_>) {
-    for_rows(cpu, &mut x, |_, x| {
+pub fn activate(cpu: &Cpu, activation: Activation, x: RowsMut<'_>) {
+    for_each_row(cpu, x, |_, x| {
         // SAFETY: the machine has this row's instructions, for the table gives out no other.
         unsafe { (cpu.kernels.activate)(activation, x) }
     });
@@ -107,11 +107,11 @@ pub fn log_sum_exp(cpu: &Cpu, x: &[f32]) -> f32 {
     max + ln(f64::from(sum)) as f32
 }
 
-/// Calls `f` with the index and the values of every row, rows in parallel when that pays.
-fn for_rows(cpu: &Cpu, rows: &mut RowsMut<'_>, f: impl Fn(usize, &mut [f32]) + Sync) {
+/// Calls `f` with the index and the values of every row; rows run in parallel when there are enough. (M, C)
+pub fn for_each_row(cpu: &Cpu, mut rows: RowsMut<'_>, f: impl Fn(usize, &mut [f32]) + Sync) {
     let (count, width, stride) = (rows.count(), rows.width(), rows.stride());
     let per_task = (VALUES_PER_TASK / width.max(1)).max(1);
-    let target = Disjoint::of_rows(rows);
+    let target = Disjoint::of_rows(&mut rows);
     cpu.pool.run(count.div_ceil(per_task), |task, _| {
         for row in task * per_task..count.min((task + 1) * per_task) {
             // SAFETY: rows do not overlap, and each is one task's.

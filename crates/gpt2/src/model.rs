@@ -1,1 +1,292 @@
-//! Not written yet.
+//! The forward pass of GPT-2, whole, on one page.
+//!
+//! Radford et al., "Language Models are Unsupervised Multitask Learners" (2019); the names are those
+//! of the checkpoint. One-token decoding, prefill, ragged batches and the verification of drafts are
+//! this one function.
+
+use std::ops::Range;
+
+use gpt2_kernels::attention::{self, Layer, Sequence};
+use gpt2_kernels::{Cpu, Rows, RowsMut, ops};
+use thiserror::Error;
+
+use crate::cache::{self, KvCache};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::config::Config;
+use crate::logits::Logits;
+use crate::probe::{Probe, Site};
+use crate::weights::{LayerNorm, Linear, Weights};
+use crate::workspace::Workspace;
+
+/// A GPT-2, ready to run: immutable, to be shared between threads behind an `Arc`.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    weights: Weights,
+    cpu: Cpu,
+}
+
+impl Model {
+    /// Loads the weights of a checkpoint; `progress` is told how many bytes of how many are done.
+    ///
+    /// # Errors
+    /// If the checkpoint does not hold exactly the tensors that the configuration asks for.
+    pub fn load(
+        cpu: Cpu,
+        config: Config,
+        checkpoint: &Checkpoint,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, CheckpointError> {
+        let weights = Weights::load(&cpu, &config, checkpoint, progress)?;
+        Ok(Self { config, weights, cpu })
+    }
+
+    /// The sizes and options of the model.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// What the model computes on.
+    #[must_use]
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// Runs every step: stores its keys and values in its cache, and returns the logits it wants.
+    ///
+    /// The steps are independent sequences of any lengths; each one's result is bit for bit what it
+    /// would be alone. Afterwards the steps are used up: their tokens are in the caches. Nothing is
+    /// allocated.
+    ///
+    /// # Panics
+    /// Panics if the steps have more tokens, or want more logits, than `work` has room for, or were
+    /// made for a model of other sizes.
+    pub fn forward<'w>(&self, steps: &mut [Step<'_>], work: &'w mut Workspace) -> Logits<'w> {
+        self.forward_probed(steps, work, &mut ())
+    }
+
+    /// [`forward`](Self::forward), with an observer of what happens inside.
+    ///
+    /// # Panics
+    /// As `forward`.
+    pub fn forward_probed<'w>(
+        &self,
+        steps: &mut [Step<'_>],
+        work: &'w mut Workspace,
+        probe: &mut impl Probe,
+    ) -> Logits<'w> {
+        let Self { config, weights, cpu } = self;
+        let epsilon = config.layer_norm_epsilon;
+        let tokens = self.place(steps);
+        assert!(tokens <= work.tokens(), "{tokens} tokens in a workspace for {}", work.tokens());
+
+        ops::for_each_row(cpu, work.residual.rows_mut(tokens), |row, x| {
+            let (token, position) = token_at(steps, row);
+            weights.wte.output_row(token as usize, x);
+            for (x, wpe) in x.iter_mut().zip(&weights.wpe[position * config.n_embd..]) {
+                *x += wpe;
+            }
+        });
+        probe.observe(Site::Embeddings, work.residual.rows(tokens));
+
+        for (index, block) in weights.h.iter().enumerate() {
+            let Workspace { residual, normed, qkv, hidden, branch, scratch, .. } = work;
+            let layer = Layer { shape: cache::shape(config), index, scale: config.attention_scale(index) };
+
+            norm(cpu, residual.rows(tokens), &block.ln_1, epsilon, normed.rows_mut(tokens));
+            probe.observe(Site::Ln1(index), normed.rows(tokens));
+            linear(cpu, normed.rows(tokens), &block.c_attn, qkv.rows_mut(tokens));
+            let qkv = qkv.rows(tokens);
+            probe.observe(Site::Qkv(index), qkv);
+            for step in &mut *steps {
+                let new = qkv.part(step.first_row, step.tokens.len(), 0, qkv.width());
+                attention::store(cpu, layer, &mut step.cache.blocks, step.past(), new);
+            }
+            let sequence = |step: usize| steps[step].sequence();
+            attention::attend(cpu, layer, steps.len(), sequence, qkv, scratch, normed.rows_mut(tokens));
+            probe.observe(Site::Heads(index), normed.rows(tokens));
+            if probe.wants_attention(index) {
+                self.show_attention(steps, layer, qkv, probe);
+            }
+            linear(cpu, normed.rows(tokens), &block.attn_c_proj, branch.rows_mut(tokens));
+            probe.observe(Site::Attention(index), branch.rows(tokens));
+            ops::add(cpu, residual.rows_mut(tokens), branch.rows(tokens));
+
+            norm(cpu, residual.rows(tokens), &block.ln_2, epsilon, normed.rows_mut(tokens));
+            probe.observe(Site::Ln2(index), normed.rows(tokens));
+            linear(cpu, normed.rows(tokens), &block.c_fc, hidden.rows_mut(tokens));
+            ops::activate(cpu, config.activation, hidden.rows_mut(tokens));
+            probe.observe(Site::Hidden(index), hidden.rows(tokens));
+            linear(cpu, hidden.rows(tokens), &block.mlp_c_proj, branch.rows_mut(tokens));
+            probe.observe(Site::Mlp(index), branch.rows(tokens));
+            ops::add(cpu, residual.rows_mut(tokens), branch.rows(tokens));
+            probe.observe(Site::Residual(index), residual.rows(tokens));
+        }
+
+        // The head is the largest matrix: it runs for the positions that are wanted and no others.
+        let mut wanted = 0;
+        for step in &mut *steps {
+            for row in step.wanted_rows() {
+                work.branch.row_mut(wanted).copy_from_slice(work.residual.row(row));
+                wanted += 1;
+            }
+            step.finish();
+        }
+        assert!(wanted <= work.wanted(), "{wanted} rows of logits in a workspace for {}", work.wanted());
+        norm(cpu, work.branch.rows(wanted), &weights.ln_f, epsilon, work.normed.rows_mut(wanted));
+        probe.observe(Site::LnF, work.normed.rows(wanted));
+        ops::matmul(cpu, work.normed.rows(wanted), weights.head(), None, work.logits.rows_mut(wanted));
+        probe.observe(Site::Logits, work.logits.rows(wanted));
+        Logits::new(&mut work.logits, wanted)
+    }
+
+    /// Gives every step its rows in the batch, one step after the other, and returns their number.
+    fn place(&self, steps: &mut [Step<'_>]) -> usize {
+        let mut rows = 0;
+        for step in steps {
+            assert_eq!(step.cache.shape(), cache::shape(&self.config), "a step for a model of other sizes");
+            step.first_row = rows;
+            rows += step.tokens.len();
+        }
+        rows
+    }
+
+    fn show_attention(&self, steps: &[Step<'_>], layer: Layer, qkv: Rows<'_>, probe: &mut impl Probe) {
+        let size = self.config.head_size();
+        for step in steps {
+            for (index, row) in step.rows().enumerate() {
+                let mut weights = vec![0.0; step.past() + index + 1];
+                for head in 0..self.config.n_head {
+                    let query = qkv.part(row, 1, head * size, size);
+                    attention::weights(&self.cpu, layer, head, &step.cache.blocks, query, &mut weights);
+                    probe.attention(layer.index, head, row, &weights);
+                }
+            }
+        }
+    }
+}
+
+fn norm(cpu: &Cpu, x: Rows<'_>, ln: &LayerNorm, epsilon: f32, out: RowsMut<'_>) {
+    ops::layer_norm(cpu, x, &ln.weight, &ln.bias, epsilon, out);
+}
+
+fn linear(cpu: &Cpu, x: Rows<'_>, linear: &Linear, out: RowsMut<'_>) {
+    ops::matmul(cpu, x, &linear.weight, Some(&linear.bias), out);
+}
+
+/// The token and the position of a row of the batch.
+fn token_at(steps: &[Step<'_>], row: usize) -> (u32, usize) {
+    let after = steps.partition_point(|step| step.first_row <= row);
+    let step = &steps[after - 1];
+    (step.tokens[row - step.first_row], step.past() + row - step.first_row)
+}
+
+/// One sequence's new tokens, checked when it is made: the forward pass cannot fail.
+#[derive(Debug)]
+pub struct Step<'a> {
+    tokens: &'a [u32],
+    cache: &'a mut KvCache,
+    want: Want,
+    first_row: usize,
+}
+
+/// The positions of a step whose logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// None: the step only fills the cache.
+    Nothing,
+    /// The last one: what comes next.
+    Last,
+    /// Every one: to score a text.
+    All,
+}
+
+/// Why a step cannot be made.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StepError {
+    /// There are no tokens.
+    #[error("no tokens: a step needs at least one")]
+    Empty,
+    /// A token is not in the model's vocabulary.
+    #[error("token {id} at index {index} is outside the model's vocabulary of {vocabulary}")]
+    Token {
+        /// The token.
+        id: u32,
+        /// Where it is among the step's tokens.
+        index: usize,
+        /// The size of the vocabulary.
+        vocabulary: usize,
+    },
+    /// The tokens do not fit into the context.
+    #[error("{new} tokens after {past} do not fit into the model's context of {context}")]
+    Context {
+        /// Positions seen before.
+        past: usize,
+        /// Tokens to add.
+        new: usize,
+        /// The model's `n_positions`.
+        context: usize,
+    },
+}
+
+impl<'a> Step<'a> {
+    /// Checks the tokens that continue the sequence of `cache`, and makes room for them.
+    ///
+    /// # Errors
+    /// If there are no tokens, one is outside the vocabulary, or they do not fit into the context.
+    ///
+    /// # Panics
+    /// Panics if the cache was made for a model of other sizes.
+    pub fn new(model: &Model, tokens: &'a [u32], cache: &'a mut KvCache, want: Want) -> Result<Self, StepError> {
+        assert_eq!(cache.shape(), cache::shape(&model.config), "a cache for a model of other sizes");
+        if tokens.is_empty() {
+            return Err(StepError::Empty);
+        }
+        let vocabulary = model.config.vocab_size;
+        if let Some((index, &id)) = tokens.iter().enumerate().find(|&(_, &id)| id as usize >= vocabulary) {
+            return Err(StepError::Token { id, index, vocabulary });
+        }
+        if tokens.len() > cache.room() {
+            let context = model.config.n_positions;
+            return Err(StepError::Context { past: cache.len(), new: tokens.len(), context });
+        }
+        cache.reserve(tokens.len());
+        Ok(Self { tokens, cache, want, first_row: 0 })
+    }
+
+    fn past(&self) -> usize {
+        self.cache.len()
+    }
+
+    fn rows(&self) -> Range<usize> {
+        self.first_row..self.first_row + self.tokens.len()
+    }
+
+    fn wanted_rows(&self) -> Range<usize> {
+        let rows = self.rows();
+        match self.want {
+            Want::Nothing => rows.end..rows.end,
+            Want::Last => rows.end.saturating_sub(1).max(rows.start)..rows.end,
+            Want::All => rows,
+        }
+    }
+
+    fn sequence(&self) -> Sequence<'_> {
+        let Self { tokens, cache, first_row, .. } = self;
+        Sequence { blocks: &cache.blocks, past: cache.len(), first_row: *first_row, count: tokens.len() }
+    }
+
+    /// Counts the tokens as seen; the step has none any more.
+    fn finish(&mut self) {
+        self.cache.advance(self.tokens.len());
+        self.tokens = &[];
+    }
+}

@@ -1,1 +1,81 @@
-//! Not written yet.
+//! The most likely next tokens.
+
+use gpt2_kernels::ops::log_sum_exp;
+use serde::Serialize;
+
+use crate::cache::KvCache;
+use crate::model::{Model, Step, StepError, Want};
+use crate::workspace::Workspace;
+
+/// A token that may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    /// The token.
+    pub id: u32,
+    /// Its probability.
+    pub probability: f32,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// Ranks the `k` most likely tokens after `tokens`, likeliest first; of equals the lower id first.
+///
+/// # Errors
+/// If there are no tokens, one is outside the vocabulary, or they do not fit into the context.
+pub fn next_tokens(model: &Model, tokens: &[u32], k: usize) -> Result<Vec<Candidate>, StepError> {
+    let mut cache = KvCache::new(model.config());
+    let mut work = Workspace::new(model, tokens.len().min(PREFILL_CHUNK), 1);
+    prefill(model, tokens, &mut cache, &mut work)?;
+    let logits = work.logits(1);
+    Ok(rank(model, logits.row(0), k))
+}
+
+/// Tokens of a prompt that go through the model together: bounds the workspace, changes no bit.
+pub(crate) const PREFILL_CHUNK: usize = 512;
+
+/// Feeds a prompt in chunks as large as the workspace takes; the last position's logits are row 0.
+pub(crate) fn prefill(
+    model: &Model,
+    tokens: &[u32],
+    cache: &mut KvCache,
+    work: &mut Workspace,
+) -> Result<(), StepError> {
+    if tokens.is_empty() {
+        return Err(StepError::Empty);
+    }
+    if tokens.len() > cache.room() {
+        let context = model.config().n_positions;
+        return Err(StepError::Context { past: cache.len(), new: tokens.len(), context });
+    }
+    let size = work.tokens();
+    let chunks = tokens.len().div_ceil(size);
+    for (index, chunk) in tokens.chunks(size).enumerate() {
+        let want = if index + 1 == chunks { Want::Last } else { Want::Nothing };
+        let step = Step::new(model, chunk, cache, want).map_err(|error| match error {
+            StepError::Token { id, index: at, vocabulary } => {
+                StepError::Token { id, index: index * size + at, vocabulary }
+            }
+            other => other,
+        })?;
+        model.forward(&mut [step], work);
+    }
+    Ok(())
+}
+
+/// The k highest of a row of logits as candidates.
+fn rank(model: &Model, logits: &[f32], k: usize) -> Vec<Candidate> {
+    let normaliser = log_sum_exp(model.cpu(), logits);
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let by_score = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let k = k.min(order.len());
+    if k < order.len() {
+        order.select_nth_unstable_by(k, by_score);
+        order.truncate(k);
+    }
+    order.sort_unstable_by(by_score);
+    let candidate = |id: u32| {
+        let logprob = logits[id as usize] - normaliser;
+        Candidate { id, probability: logprob.exp(), logprob }
+    };
+    order.into_iter().map(candidate).collect()
+}

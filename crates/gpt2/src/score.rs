@@ -1,1 +1,133 @@
-//! Not written yet.
+//! The log-probability of a text, token by token.
+
+use gpt2_kernels::ops::log_sum_exp;
+use serde::Serialize;
+
+use crate::cache::KvCache;
+use crate::model::{Model, Step, StepError, Want};
+use crate::workspace::Workspace;
+
+/// Positions whose logits are held at once: bounds the memory, changes no bit.
+const CHUNK: usize = 64;
+
+/// What the model thinks of one token of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TokenScore {
+    /// The token.
+    pub id: u32,
+    /// The natural logarithm of its probability given all before it; `None` for a first token.
+    pub logprob: Option<f32>,
+    /// How many tokens, this one included, are at least as likely: 1 is the model's own choice.
+    pub rank: Option<usize>,
+}
+
+/// A scored text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    /// Every token of the text.
+    pub tokens: Vec<TokenScore>,
+}
+
+impl Score {
+    /// Number of tokens that have a log-probability.
+    #[must_use]
+    pub fn tokens_scored(&self) -> usize {
+        self.logprobs().count()
+    }
+
+    /// The log-probability of the text: the sum over its tokens.
+    #[must_use]
+    pub fn total_logprob(&self) -> f64 {
+        self.logprobs().sum()
+    }
+
+    /// `exp(-total / tokens_scored)`; `None` if no token was scored.
+    #[must_use]
+    pub fn perplexity(&self) -> Option<f64> {
+        let count = self.tokens_scored();
+        (count > 0).then(|| (-self.total_logprob() / count as f64).exp())
+    }
+
+    fn logprobs(&self) -> impl Iterator<Item = f64> {
+        self.tokens.iter().filter_map(|token| token.logprob).map(f64::from)
+    }
+}
+
+/// Scores every token of a text that fits into the context.
+///
+/// # Errors
+/// If there are no tokens, one is outside the vocabulary, or they do not fit into the context.
+pub fn score(model: &Model, tokens: &[u32]) -> Result<Score, StepError> {
+    let context = model.config().n_positions;
+    if tokens.len() > context {
+        return Err(StepError::Context { past: 0, new: tokens.len(), context });
+    }
+    score_strided(model, tokens, context, &mut |_| ())
+}
+
+/// Scores a text of any length in windows of the model's context that begin every `stride` tokens.
+///
+/// Each token is scored once, in the first window that holds it with a token before it: with all the context that window has
+/// before it. This is transformers' recipe for the perplexity of fixed-length models; a smaller stride
+/// gives every token more context and takes longer. `progress` is told the tokens done so far.
+///
+/// # Errors
+/// If there are no tokens or one is outside the vocabulary.
+///
+/// # Panics
+/// Panics if `stride` is zero or larger than the context.
+pub fn score_strided(
+    model: &Model,
+    tokens: &[u32],
+    stride: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Score, StepError> {
+    let context = model.config().n_positions;
+    assert!((1..=context).contains(&stride), "stride {stride} of a context of {context}");
+    let Some(&first) = tokens.first() else { return Err(StepError::Empty) };
+    let mut scores = vec![TokenScore { id: first, logprob: None, rank: None }];
+    let mut work = Workspace::new(model, CHUNK.min(tokens.len()), CHUNK.min(tokens.len()));
+    for start in (0..tokens.len()).step_by(stride) {
+        let window = &tokens[start..tokens.len().min(start + context)];
+        score_window(model, window, start, &mut scores, &mut work).map_err(|error| match error {
+            StepError::Token { id, index, vocabulary } => StepError::Token { id, index: start + index, vocabulary },
+            other => other,
+        })?;
+        progress(scores.len());
+        if start + window.len() == tokens.len() {
+            break;
+        }
+    }
+    Ok(Score { tokens: scores })
+}
+
+/// Appends the scores of the window's tokens that have none yet.
+fn score_window(
+    model: &Model,
+    window: &[u32],
+    start: usize,
+    scores: &mut Vec<TokenScore>,
+    work: &mut Workspace,
+) -> Result<(), StepError> {
+    let mut cache = KvCache::new(model.config());
+    for (chunk_index, chunk) in window.chunks(CHUNK).enumerate() {
+        let first = chunk_index * CHUNK;
+        let step = Step::new(model, chunk, &mut cache, Want::All).map_err(|error| match error {
+            StepError::Token { id, index, vocabulary } => StepError::Token { id, index: first + index, vocabulary },
+            other => other,
+        })?;
+        let logits = model.forward(&mut [step], work);
+        for row in 0..chunk.len() {
+            let next = first + row + 1;
+            // Row r predicts token r + 1 of the window; the windows before this one scored the rest.
+            if next < window.len() && start + next >= scores.len() {
+                let (id, logits) = (window[next], logits.row(row));
+                let logit = logits[id as usize];
+                let rank = logits.iter().filter(|&&other| other > logit).count() + 1;
+                let logprob = logit - log_sum_exp(model.cpu(), logits);
+                scores.push(TokenScore { id, logprob: Some(logprob), rank: Some(rank) });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+use gpt2_kernels::math::exp;
+
+use super::Processor;
+
+/// Keeps the smallest set of most probable tokens whose probabilities reach p.
+///
+/// Equals transformers' `TopPLogitsWarper`, boundary and ties included: the probabilities are
+/// summed from the least upwards, in `f64` and rounded to `f32` at every step as torch's `cumsum`
+/// does; a token goes while that sum is at most `1 - p`; of equal scores the lower id goes first.
+/// The most probable token always stays.
+#[derive(Clone, Debug)]
+pub struct TopP {
+    /// `1 - p`, subtracted in `f64` and compared in `f32`, as Python and torch do.
+    rest: f32,
+    /// The tokens not yet ruled out: score and id, ascending.
+    ascending: Vec<(f32, usize)>,
+}
+
+impl TopP {
+    /// Takes p.
+    ///
+    /// # Panics
+    /// Panics if it is not within 0 to 1.
+    #[must_use]
+    pub fn new(p: f64) -> Self {
+        assert!((0.0..=1.0).contains(&p), "top_p {p}");
+        Self { rest: (1.0 - p) as f32, ascending: Vec::new() }
+    }
+}
+
+impl Processor for TopP {
+    fn process(&mut self, _tokens: &[u32], scores: &mut [f32]) {
+        let kept = &mut self.ascending;
+        kept.clear();
+        kept.extend(scores.iter().enumerate().filter(|(_, s)| **s > f32::NEG_INFINITY).map(|(id, &s)| (s, id)));
+        kept.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let Some(&(max, _)) = kept.last() else { return };
+        let total: f64 = kept.iter().map(|&(score, _)| f64::from(exp(score - max))).sum();
+        let mut sum = 0.0f64;
+        let below = kept.split_last().map_or(&[][..], |(_, below)| below);
+        for &(score, id) in below {
+            sum += f64::from((f64::from(exp(score - max)) / total) as f32);
+            if sum as f32 > self.rest {
+                return;
+            }
+            scores[id] = f32::NEG_INFINITY;
+        }
+    }
+}

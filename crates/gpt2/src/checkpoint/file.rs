@@ -1,0 +1,88 @@
+//! One file of a checkpoint: mapped into memory, or bytes that are there already.
+//!
+//! The only module of this crate that knows the operating system's memory and holds `unsafe` code.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::CheckpointError;
+
+/// Holds the bytes of a file and the name to call it by in messages.
+pub(super) struct File {
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Memory(Cow<'static, [u8]>),
+}
+
+impl File {
+    /// Maps a file. Its pages are read when they are first used.
+    pub(super) fn open(path: PathBuf) -> Result<File, CheckpointError> {
+        match map(&path) {
+            Ok(mmap) => Ok(File { path, bytes: Bytes::Mapped(mmap) }),
+            Err(source) => Err(CheckpointError::Io { path, source }),
+        }
+    }
+
+    pub(super) fn from_bytes(path: PathBuf, bytes: Cow<'static, [u8]>) -> File {
+        File { path, bytes: Bytes::Memory(bytes) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(mmap) => mmap,
+            Bytes::Memory(bytes) => bytes,
+        }
+    }
+
+    /// Drops from memory the pages that hold these bytes, if they are of this file and it is mapped.
+    ///
+    /// Pages shared with a neighbour are dropped as well, and read again when it is used. Failure is no error:
+    /// the pages stay.
+    pub(super) fn release(&self, bytes: &[u8]) {
+        let Bytes::Mapped(mmap) = &self.bytes else { return };
+        let (file, part) = (mmap.deref().as_ptr_range(), bytes.as_ptr_range());
+        if bytes.is_empty() || part.start < file.start || part.end > file.end {
+            return;
+        }
+        let start = part.start.addr() - file.start.addr();
+        #[cfg(unix)]
+        // SAFETY: the range is inside the map, which is a read-only shared map of a file: dropped pages come back
+        // with the file's content, so that no byte a reference can see is changed by the call.
+        let _ =
+            unsafe { mmap.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, bytes.len()) };
+        #[cfg(not(unix))]
+        let _ = start;
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn map(path: &Path) -> io::Result<Mmap> {
+    // Opening a pipe would wait for its other end, and a directory cannot be mapped.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = fs::File::open(path)?;
+    // SAFETY: a map is unsound if another process changes or truncates the file while it is in use, which no
+    // program can prevent; whoever opens a checkpoint guarantees that its files are left alone, as every
+    // program that maps its weights asks.
+    unsafe { Mmap::map(&file) }
+}

@@ -107,7 +107,8 @@ impl Model {
             probe.observe(Site::Qkv(index), qkv);
             for step in &mut *steps {
                 let new = qkv.part(step.first_row, step.tokens.len(), 0, qkv.width());
-                attention::store(cpu, layer, &mut step.cache.blocks, step.past(), new);
+                let past = step.past();
+                attention::store(cpu, layer, &mut step.cache.blocks, past, new);
             }
             let sequence = |step: usize| steps[step].sequence();
             attention::attend(cpu, layer, steps.len(), sequence, qkv, scratch, normed.rows_mut(tokens));
@@ -122,7 +123,7 @@ impl Model {
             norm(cpu, residual.rows(tokens), &block.ln_2, epsilon, normed.rows_mut(tokens));
             probe.observe(Site::Ln2(index), normed.rows(tokens));
             linear(cpu, normed.rows(tokens), &block.c_fc, hidden.rows_mut(tokens));
-            ops::activate(cpu, config.activation, hidden.rows_mut(tokens));
+            ops::activate(cpu, activation(config.activation), hidden.rows_mut(tokens));
             probe.observe(Site::Hidden(index), hidden.rows(tokens));
             linear(cpu, hidden.rows(tokens), &block.mlp_c_proj, branch.rows_mut(tokens));
             probe.observe(Site::Mlp(index), branch.rows(tokens));
@@ -237,6 +238,16 @@ pub enum StepError {
     },
 }
 
+impl StepError {
+    /// The same error for tokens that are part of a longer text and begin at `start` there.
+    pub(crate) fn shifted(self, start: usize) -> Self {
+        match self {
+            Self::Token { id, index, vocabulary } => Self::Token { id, index: start + index, vocabulary },
+            other => other,
+        }
+    }
+}
+
 impl<'a> Step<'a> {
     /// Checks the tokens that continue the sequence of `cache`, and makes room for them.
     ///
@@ -245,7 +256,12 @@ impl<'a> Step<'a> {
     ///
     /// # Panics
     /// Panics if the cache was made for a model of other sizes.
-    pub fn new(model: &Model, tokens: &'a [u32], cache: &'a mut KvCache, want: Want) -> Result<Self, StepError> {
+    pub fn new(
+        model: &Model,
+        tokens: &'a [u32],
+        cache: &'a mut KvCache,
+        want: Want,
+    ) -> Result<Self, StepError> {
         assert_eq!(cache.shape(), cache::shape(&model.config), "a cache for a model of other sizes");
         if tokens.is_empty() {
             return Err(StepError::Empty);
@@ -288,5 +304,20 @@ impl<'a> Step<'a> {
     fn finish(&mut self) {
         self.cache.advance(self.tokens.len());
         self.tokens = &[];
+    }
+}
+
+fn activation(a: crate::config::Activation) -> gpt2_kernels::Activation {
+    use crate::config::Activation as A;
+    use gpt2_kernels::Activation as K;
+    match a {
+        A::GeluTanh => K::GeluTanh,
+        A::GeluErf => K::GeluErf,
+        A::GeluErfClipped => K::GeluErfClipped,
+        A::QuickGelu => K::QuickGelu,
+        A::Relu => K::Relu,
+        A::ReluSquared => K::ReluSquared,
+        A::Silu => K::Silu,
+        A::Tanh => K::Tanh,
     }
 }

@@ -1,5 +1,6 @@
 //! The most likely next tokens.
 
+use gpt2_kernels::math::exp;
 use gpt2_kernels::ops::log_sum_exp;
 use serde::Serialize;
 
@@ -51,12 +52,7 @@ pub(crate) fn prefill(
     let chunks = tokens.len().div_ceil(size);
     for (index, chunk) in tokens.chunks(size).enumerate() {
         let want = if index + 1 == chunks { Want::Last } else { Want::Nothing };
-        let step = Step::new(model, chunk, cache, want).map_err(|error| match error {
-            StepError::Token { id, index: at, vocabulary } => {
-                StepError::Token { id, index: index * size + at, vocabulary }
-            }
-            other => other,
-        })?;
+        let step = Step::new(model, chunk, cache, want).map_err(|error| error.shifted(index * size))?;
         model.forward(&mut [step], work);
     }
     Ok(())
@@ -75,7 +71,7 @@ fn rank(model: &Model, logits: &[f32], k: usize) -> Vec<Candidate> {
     order.sort_unstable_by(by_score);
     let candidate = |id: u32| {
         let logprob = logits[id as usize] - normaliser;
-        Candidate { id, probability: logprob.exp(), logprob }
+        Candidate { id, probability: exp(logprob), logprob }
     };
     order.into_iter().map(candidate).collect()
 }

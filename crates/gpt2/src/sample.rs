@@ -73,7 +73,8 @@ mod tests {
             let mut counts = [0u32; 6];
             for i in 0..draws as usize {
                 let (seed, sequence, position) = [(7, 0, i), (7, i, 3), (i, 0, 0)][run];
-                counts[Sampler::Keyed { seed: seed as u64 }.choose(&scores, sequence, position) as usize] += 1;
+                counts[Sampler::Keyed { seed: seed as u64 }.choose(&scores, sequence, position) as usize] +=
+                    1;
             }
             assert_eq!(counts[5], 0, "an excluded token was drawn");
             // Pearson's statistic with 4 degrees of freedom exceeds 23.5 once in ten thousand times.
@@ -92,7 +93,8 @@ mod tests {
         // Published seeds must keep their texts: these values may not change.
         assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
         let scores = [0.0f32; 1000];
-        let drawn: Vec<u32> = (0..6).map(|i| Sampler::Keyed { seed: 42 }.choose(&scores, i % 2, i / 2)).collect();
+        let drawn: Vec<u32> =
+            (0..6).map(|i| Sampler::Keyed { seed: 42 }.choose(&scores, i % 2, i / 2)).collect();
         assert_eq!(drawn, [0, 0, 0, 0, 0, 0]);
     }
 

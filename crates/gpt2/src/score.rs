@@ -89,10 +89,7 @@ pub fn score_strided(
     let mut work = Workspace::new(model, CHUNK.min(tokens.len()), CHUNK.min(tokens.len()));
     for start in (0..tokens.len()).step_by(stride) {
         let window = &tokens[start..tokens.len().min(start + context)];
-        score_window(model, window, start, &mut scores, &mut work).map_err(|error| match error {
-            StepError::Token { id, index, vocabulary } => StepError::Token { id, index: start + index, vocabulary },
-            other => other,
-        })?;
+        score_window(model, window, start, &mut scores, &mut work).map_err(|error| error.shifted(start))?;
         progress(scores.len());
         if start + window.len() == tokens.len() {
             break;
@@ -112,10 +109,7 @@ fn score_window(
     let mut cache = KvCache::new(model.config());
     for (chunk_index, chunk) in window.chunks(CHUNK).enumerate() {
         let first = chunk_index * CHUNK;
-        let step = Step::new(model, chunk, &mut cache, Want::All).map_err(|error| match error {
-            StepError::Token { id, index, vocabulary } => StepError::Token { id, index: first + index, vocabulary },
-            other => other,
-        })?;
+        let step = Step::new(model, chunk, &mut cache, Want::All).map_err(|error| error.shifted(first))?;
         let logits = model.forward(&mut [step], work);
         for row in 0..chunk.len() {
             let next = first + row + 1;

@@ -67,15 +67,13 @@ impl Weights {
         checkpoint: &Checkpoint,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, CheckpointError> {
-        checkpoint.check_no_unknown(config)?;
+        checkpoint.check(config)?;
         let mut loader = Loader { cpu, checkpoint, progress, done: 0 };
         let c = config.n_embd;
-        let lm_head = match checkpoint.embeddings(config)? {
-            // The largest tensor first: its bytes on disk are released before the others are packed.
-            (wte, None) => (loader.by_output(&wte), None),
-            (wte, Some(head)) => (loader.by_output(&wte), Some(loader.by_output(&head))),
-        };
-        let (wte, lm_head) = lm_head;
+        // The largest tensors first: their bytes on disk are released before the others are packed.
+        let embeddings = checkpoint.embeddings(config)?;
+        let wte = loader.by_output(&embeddings.wte);
+        let lm_head = embeddings.lm_head.map(|view| loader.by_output(&view));
         let wpe = loader.vector("wpe.weight", &[config.n_positions, c])?;
         let h = (0..config.n_layer)
             .map(|layer| {
@@ -104,7 +102,10 @@ impl Weights {
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
         let block = |block: &Block| {
-            [&block.c_attn, &block.attn_c_proj, &block.c_fc, &block.mlp_c_proj].map(|l| l.weight.bytes()).iter().sum::<usize>()
+            [&block.c_attn, &block.attn_c_proj, &block.c_fc, &block.mlp_c_proj]
+                .map(|l| l.weight.bytes())
+                .iter()
+                .sum::<usize>()
         };
         self.head().bytes() + self.h.iter().map(block).sum::<usize>()
     }
@@ -122,7 +123,7 @@ impl Loader<'_> {
     fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
         let view = self.checkpoint.tensor(name, shape)?;
         let mut values = vec![0.0; shape.iter().product()];
-        view.dtype.read_row(view.bytes, &mut values);
+        view.decode(0, &mut values);
         self.consumed(&view);
         Ok(values)
     }
@@ -136,7 +137,7 @@ impl Loader<'_> {
     /// A `Conv1D`: stored `[inputs][outputs]`.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, CheckpointError> {
         let view = self.checkpoint.tensor(&format!("{name}.weight"), &[inputs, outputs])?;
-        let weight = Matrix::pack(self.cpu, Source::by_input(view.bytes, view.dtype, inputs, outputs));
+        let weight = Matrix::pack(self.cpu, Source::by_input(view.bytes, dtype(&view), inputs, outputs));
         self.consumed(&view);
         let bias = self.vector(&format!("{name}.bias"), &[outputs])?;
         Ok(Linear { weight, bias })
@@ -145,14 +146,22 @@ impl Loader<'_> {
     /// An embedding or a head: stored `[V][C]`.
     fn by_output(&mut self, view: &TensorView<'_>) -> Matrix {
         let (outputs, inputs) = (view.shape[0], view.shape[1]);
-        let matrix = Matrix::pack(self.cpu, Source::by_output(view.bytes, view.dtype, inputs, outputs));
+        let matrix = Matrix::pack(self.cpu, Source::by_output(view.bytes, dtype(view), inputs, outputs));
         self.consumed(view);
         matrix
     }
 
     fn consumed(&mut self, view: &TensorView<'_>) {
-        self.checkpoint.release(view);
+        self.checkpoint.release(view.bytes);
         self.done += view.bytes.len() as u64;
-        (self.progress)(self.done, self.checkpoint.bytes());
+        (self.progress)(self.done, self.checkpoint.file_bytes());
+    }
+}
+
+fn dtype(view: &TensorView<'_>) -> gpt2_kernels::Dtype {
+    match view.dtype {
+        crate::checkpoint::Dtype::F32 => gpt2_kernels::Dtype::F32,
+        crate::checkpoint::Dtype::F16 => gpt2_kernels::Dtype::F16,
+        crate::checkpoint::Dtype::Bf16 => gpt2_kernels::Dtype::Bf16,
     }
 }

@@ -32,7 +32,9 @@ impl Processor for TopP {
     fn process(&mut self, _tokens: &[u32], scores: &mut [f32]) {
         let kept = &mut self.ascending;
         kept.clear();
-        kept.extend(scores.iter().enumerate().filter(|(_, s)| **s > f32::NEG_INFINITY).map(|(id, &s)| (s, id)));
+        kept.extend(
+            scores.iter().enumerate().filter(|(_, s)| **s > f32::NEG_INFINITY).map(|(id, &s)| (s, id)),
+        );
         kept.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let Some(&(max, _)) = kept.last() else { return };
         let total: f64 = kept.iter().map(|&(score, _)| f64::from(exp(score - max))).sum();

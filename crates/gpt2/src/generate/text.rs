@@ -1,0 +1,92 @@
+//! Generated tokens as text: pieces that never break a character, and stop strings.
+
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::stream::TextStream;
+
+use super::{FinishReason, GeneratedToken, Generation};
+
+/// What one token adds to a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextDelta {
+    /// The token.
+    pub token: GeneratedToken,
+    /// The text that is certain now; may be empty, and may hold what earlier tokens held back.
+    pub text: String,
+    /// Why the sequence ends here, if it does.
+    pub finish: Option<FinishReason>,
+}
+
+/// One return sequence, as far as it has come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// The continuation, without the prompt and without the stop string.
+    pub text: String,
+    /// The generated tokens, the end token included.
+    pub tokens: Vec<u32>,
+    /// Their log-probabilities by the model.
+    pub logprobs: Vec<f32>,
+    /// Why it ended; `None` while it goes on.
+    pub finish: Option<FinishReason>,
+}
+
+/// A [`Generation`] read as text.
+///
+/// Stop strings are matched on the text of the continuation, wherever tokens begin and end; the
+/// stop string and what follows it are left out.
+pub struct TextGeneration<'m, 't> {
+    generation: Generation<'m>,
+    streams: Vec<TextStream<'t>>,
+    completions: Vec<Completion>,
+}
+
+impl<'m, 't> TextGeneration<'m, 't> {
+    /// Reads a generation as text, ending a sequence where one of the `stop` strings comes up.
+    #[must_use]
+    pub fn new(generation: Generation<'m>, tokenizer: &'t Tokenizer, stop: &[String]) -> Self {
+        let count = generation.settings().num_return_sequences;
+        Self {
+            generation,
+            streams: (0..count).map(|_| TextStream::new(tokenizer, stop)).collect(),
+            completions: vec![Completion::default(); count],
+        }
+    }
+
+    /// The generation itself: its prompt, settings and timing.
+    #[must_use]
+    pub fn generation(&self) -> &Generation<'m> {
+        &self.generation
+    }
+
+    /// Every sequence as far as it has come.
+    #[must_use]
+    pub fn completions(&self) -> &[Completion] {
+        &self.completions
+    }
+
+    fn take(&mut self, token: GeneratedToken) -> Result<TextDelta, TokenizerError> {
+        let stream = &mut self.streams[token.sequence];
+        let mut text = stream.push(token.id)?.to_owned();
+        let mut finish = token.finish;
+        if stream.stopped().is_some() {
+            finish = Some(FinishReason::Stop);
+            self.generation.stop(token.sequence, FinishReason::Stop);
+        } else if finish.is_some() {
+            text.push_str(stream.finish());
+        }
+        let completion = &mut self.completions[token.sequence];
+        completion.text.push_str(&text);
+        completion.tokens.push(token.id);
+        completion.logprobs.push(token.logprob);
+        completion.finish = finish;
+        Ok(TextDelta { token, text, finish })
+    }
+}
+
+impl Iterator for TextGeneration<'_, '_> {
+    type Item = Result<TextDelta, TokenizerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let token = self.generation.next()?;
+        Some(self.take(token))
+    }
+}

@@ -162,6 +162,13 @@ impl Config {
         }
         scale as f32
     }
+
+    /// Returns the class PyTorch prints for the activation.
+    pub(crate) fn activation_class(&self) -> &'static str {
+        let rows = || ACTIVATIONS.iter().filter(|row| row.1 == self.activation);
+        let row = rows().find(|row| row.0 == self.activation_function).or_else(|| rows().next());
+        row.expect("every activation has a row").2
+    }
 }
 
 impl Default for Config {
@@ -233,11 +240,6 @@ impl Activation {
                 supported: ACTIVATIONS.map(|row| row.0).join(", "),
             }),
         }
-    }
-
-    /// Returns the class PyTorch prints for a name of `activation_function`, if it is one supported.
-    pub(crate) fn class_name(name: &str) -> Option<&'static str> {
-        ACTIVATIONS.iter().find(|row| row.0 == name).map(|row| row.2)
     }
 }
 

@@ -50,8 +50,8 @@ impl File {
 
     /// Drops from memory the pages that hold these bytes, if they are of this file and it is mapped.
     ///
-    /// Pages shared with a neighbour are dropped as well, and read again when it is used. Failure is no error:
-    /// the pages stay.
+    /// Pages shared with a neighbour, which may be huge ones, are dropped as well, and come back when it is used.
+    /// Failure is no error: the pages stay.
     pub(super) fn release(&self, bytes: &[u8]) {
         let Bytes::Mapped(mmap) = &self.bytes else { return };
         let (file, part) = (mmap.deref().as_ptr_range(), bytes.as_ptr_range());

@@ -82,6 +82,6 @@ mod tests {
         let names: Vec<_> = expected_tensors(&config).map(|(name, _)| name).collect();
         assert_eq!(names.len(), 2 + 2 * 12 + 2 + 1);
         assert_eq!(names[2], "h.0.ln_1.weight");
-        assert_eq!(names[28..], ["ln_f.bias", "lm_head.weight"]);
+        assert_eq!(names[27..], ["ln_f.bias", "lm_head.weight"]);
     }
 }

@@ -196,11 +196,7 @@ impl Checkpoint {
     /// If a tensor is missing, has another shape or an unsupported type, or is one too many, such as the head of a
     /// classifier.
     pub fn check(&self, config: &Config) -> Result<(), CheckpointError> {
-        let mut known = HashSet::new();
-        for (name, shape) in expected_tensors(config) {
-            let name = if name == WTE { self.wte_name(config) } else { &name };
-            known.insert(self.tensor(name, &shape)?.name);
-        }
+        let mut known: HashSet<&str> = self.model_tensors(config)?.iter().map(|view| view.name).collect();
         if self.contains(HEAD) {
             known.insert(self.tensor(HEAD, &[config.vocab_size, config.n_embd])?.name);
         }
@@ -232,6 +228,15 @@ impl Checkpoint {
     /// Returns the size of all files together, headers included.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes().len() as u64).sum()
+    }
+
+    /// Lends the [`expected_tensors`], in their order.
+    pub(crate) fn model_tensors(&self, config: &Config) -> Result<Vec<TensorView<'_>>, CheckpointError> {
+        let views = expected_tensors(config).map(|(name, shape)| {
+            let name = if name == WTE { self.wte_name(config) } else { &name };
+            self.tensor(name, &shape)
+        });
+        views.collect()
     }
 
     /// Returns the name to look `wte` up by: a tied matrix may be stored as the head alone.

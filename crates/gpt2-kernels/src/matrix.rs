@@ -32,21 +32,17 @@ impl Dtype {
         }
     }
 
-    /// Reads one little-endian value; exact.
-    ///
-    /// # Panics
-    /// Panics if `bytes` is shorter than [`size`](Self::size).
-    #[inline(always)]
+    /// The name in safetensors: `F32`, `F16` or `BF16`.
     #[must_use]
-    pub fn read(self, bytes: &[u8]) -> f32 {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-            Self::F16 => f16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
-            Self::Bf16 => bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32(),
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
         }
     }
 
-    /// Reads a row of values.
+    /// Reads a row of little-endian values; exact.
     ///
     /// # Panics
     /// Panics if `bytes` does not hold exactly `out.len()` values.

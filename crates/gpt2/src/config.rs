@@ -4,6 +4,7 @@
 //! arithmetic is either a field of [`Config`] or refused by name; none is ignored. Fields that only concern
 //! training (`initializer_range`), other heads (`summary_*`) or book-keeping are skipped.
 
+pub use gpt2_kernels::Activation;
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
@@ -84,7 +85,7 @@ impl Config {
             n_layer: fields.aliased("n_layer", "num_hidden_layers")?.unwrap_or(default.n_layer),
             n_head: fields.aliased("n_head", "num_attention_heads")?.unwrap_or(default.n_head),
             n_inner: fields.size("n_inner")?.unwrap_or(n_embd.saturating_mul(4)),
-            activation: Activation::from_name(activation_function)?,
+            activation: activation(activation_function)?,
             activation_function: activation_function.to_owned(),
             layer_norm_epsilon: fields
                 .float("layer_norm_epsilon")?
@@ -197,49 +198,26 @@ impl Default for Config {
     }
 }
 
-/// Names a formula for the function inside the MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`: GPT-2's own.
-    GeluTanh,
-    /// `0.5 x (1 + erf(x / √2))`.
-    GeluErf,
-    /// [`Activation::GeluErf`] clipped to [-10, 10].
-    GeluErfClipped,
-    /// `x · sigmoid(1.702 x)`.
-    QuickGelu,
-    /// `max(x, 0)`.
-    Relu,
-    /// `max(x, 0)²`.
-    ReluSquared,
-    /// `x · sigmoid(x)`.
-    Silu,
-    /// `tanh(x)`.
-    Tanh,
-}
-
-impl Activation {
-    /// Finds the formula behind a name that `activation_function` may have.
-    ///
-    /// ```
-    /// use gpt2::config::Activation;
-    ///
-    /// assert_eq!(Activation::from_name("gelu_fast")?, Activation::GeluTanh);
-    /// assert!(Activation::from_name("mish").is_err());
-    /// # Ok::<(), gpt2::config::ConfigError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// If the name is not among those supported; the message lists them.
-    pub fn from_name(name: &str) -> Result<Activation, ConfigError> {
-        match ACTIVATIONS.iter().find(|row| row.0 == name) {
-            Some(row) => Ok(row.1),
-            None => Err(ConfigError::Unsupported {
-                field: "activation_function",
-                found: shortened(name),
-                supported: ACTIVATIONS.map(|row| row.0).join(", "),
-            }),
-        }
+/// Finds the formula behind a name that `activation_function` may have.
+///
+/// ```
+/// use gpt2::config::{Activation, activation};
+///
+/// assert_eq!(activation("gelu_fast")?, Activation::GeluTanh);
+/// assert!(activation("mish").is_err());
+/// # Ok::<(), gpt2::config::ConfigError>(())
+/// ```
+///
+/// # Errors
+/// If the name is not among those supported; the message lists them.
+pub fn activation(name: &str) -> Result<Activation, ConfigError> {
+    match ACTIVATIONS.iter().find(|row| row.0 == name) {
+        Some(row) => Ok(row.1),
+        None => Err(ConfigError::Unsupported {
+            field: "activation_function",
+            found: shortened(name),
+            supported: ACTIVATIONS.map(|row| row.0).join(", "),
+        }),
     }
 }
 

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use serde_json::Number;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, expected_tensors};
+use crate::checkpoint::{Checkpoint, CheckpointError, expected_tensors};
 use crate::config::Config;
 
 /// Describes a model. Serialises to the JSON of `gpt2 inspect`.
@@ -51,7 +51,7 @@ pub struct Tensor {
     /// Number of parameters: the product of the lengths.
     pub parameters: u64,
     /// The type on disk.
-    pub dtype: Dtype,
+    pub dtype: &'static str,
     /// The size on disk.
     pub bytes: u64,
 }
@@ -84,7 +84,7 @@ pub fn inspect(model: &str, config: &Config, checkpoint: &Checkpoint) -> Result<
             name: view.name.to_owned(),
             shape: view.shape.to_vec(),
             parameters: (view.bytes.len() / view.dtype.size()) as u64,
-            dtype: view.dtype,
+            dtype: view.dtype.name(),
             bytes: view.bytes.len() as u64,
         })
         .collect();

@@ -123,7 +123,7 @@ impl Model {
             norm(cpu, residual.rows(tokens), &block.ln_2, epsilon, normed.rows_mut(tokens));
             probe.observe(Site::Ln2(index), normed.rows(tokens));
             linear(cpu, normed.rows(tokens), &block.c_fc, hidden.rows_mut(tokens));
-            ops::activate(cpu, activation(config.activation), hidden.rows_mut(tokens));
+            ops::activate(cpu, config.activation, hidden.rows_mut(tokens));
             probe.observe(Site::Hidden(index), hidden.rows(tokens));
             linear(cpu, hidden.rows(tokens), &block.mlp_c_proj, branch.rows_mut(tokens));
             probe.observe(Site::Mlp(index), branch.rows(tokens));
@@ -304,20 +304,5 @@ impl<'a> Step<'a> {
     fn finish(&mut self) {
         self.cache.advance(self.tokens.len());
         self.tokens = &[];
-    }
-}
-
-fn activation(a: crate::config::Activation) -> gpt2_kernels::Activation {
-    use crate::config::Activation as A;
-    use gpt2_kernels::Activation as K;
-    match a {
-        A::GeluTanh => K::GeluTanh,
-        A::GeluErf => K::GeluErf,
-        A::GeluErfClipped => K::GeluErfClipped,
-        A::QuickGelu => K::QuickGelu,
-        A::Relu => K::Relu,
-        A::ReluSquared => K::ReluSquared,
-        A::Silu => K::Silu,
-        A::Tanh => K::Tanh,
     }
 }

@@ -137,7 +137,7 @@ impl Loader<'_> {
     /// A `Conv1D`: stored `[inputs][outputs]`.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, CheckpointError> {
         let view = self.checkpoint.tensor(&format!("{name}.weight"), &[inputs, outputs])?;
-        let weight = Matrix::pack(self.cpu, Source::by_input(view.bytes, dtype(&view), inputs, outputs));
+        let weight = Matrix::pack(self.cpu, Source::by_input(view.bytes, view.dtype, inputs, outputs));
         self.consumed(&view);
         let bias = self.vector(&format!("{name}.bias"), &[outputs])?;
         Ok(Linear { weight, bias })
@@ -146,7 +146,7 @@ impl Loader<'_> {
     /// An embedding or a head: stored `[V][C]`.
     fn by_output(&mut self, view: &TensorView<'_>) -> Matrix {
         let (outputs, inputs) = (view.shape[0], view.shape[1]);
-        let matrix = Matrix::pack(self.cpu, Source::by_output(view.bytes, dtype(view), inputs, outputs));
+        let matrix = Matrix::pack(self.cpu, Source::by_output(view.bytes, view.dtype, inputs, outputs));
         self.consumed(view);
         matrix
     }
@@ -155,13 +155,5 @@ impl Loader<'_> {
         self.checkpoint.release(view.bytes);
         self.done += view.bytes.len() as u64;
         (self.progress)(self.done, self.checkpoint.file_bytes());
-    }
-}
-
-fn dtype(view: &TensorView<'_>) -> gpt2_kernels::Dtype {
-    match view.dtype {
-        crate::checkpoint::Dtype::F32 => gpt2_kernels::Dtype::F32,
-        crate::checkpoint::Dtype::F16 => gpt2_kernels::Dtype::F16,
-        crate::checkpoint::Dtype::Bf16 => gpt2_kernels::Dtype::Bf16,
     }
 }

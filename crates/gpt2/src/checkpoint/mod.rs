@@ -22,8 +22,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use serde::Serialize;
+pub use gpt2_kernels::Dtype;
 
 use crate::config::Config;
 use file::File;
@@ -310,23 +309,7 @@ impl TensorView<'_> {
             out.len()
         );
         let bytes = &self.bytes[start * size..][..out.len() * size];
-        match self.dtype {
-            Dtype::F32 => {
-                for (x, &bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    *x = f32::from_le_bytes(bytes);
-                }
-            }
-            Dtype::F16 => {
-                for (x, &bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *x = f16::from_le_bytes(bytes).to_f32();
-                }
-            }
-            Dtype::Bf16 => {
-                for (x, &bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *x = bf16::from_le_bytes(bytes).to_f32();
-                }
-            }
-        }
+        self.dtype.read_row(bytes, out);
     }
 }
 
@@ -338,37 +321,5 @@ impl fmt::Debug for TensorView<'_> {
             .field("dtype", &self.dtype)
             .field("shape", &self.shape)
             .finish_non_exhaustive()
-    }
-}
-
-/// Names a type of values on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Dtype {
-    /// IEEE single precision.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of a single.
-    Bf16,
-}
-
-impl Dtype {
-    /// Returns the bytes of one value.
-    pub fn size(self) -> usize {
-        match self {
-            Dtype::F32 => 4,
-            Dtype::F16 | Dtype::Bf16 => 2,
-        }
-    }
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Dtype::F32 => "F32",
-            Dtype::F16 => "F16",
-            Dtype::Bf16 => "BF16",
-        })
     }
 }

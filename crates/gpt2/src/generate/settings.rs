@@ -61,7 +61,9 @@ pub enum GenerateError {
         found: String,
     },
     /// Both ways to limit the length are used.
-    #[error("`max_new_tokens` ({max_new_tokens}) and `max_length` ({max_length}) both limit the length; give one of them")]
+    #[error(
+        "`max_new_tokens` ({max_new_tokens}) and `max_length` ({max_length}) both limit the length; give one of them"
+    )]
     TwoLengths {
         /// One.
         max_new_tokens: usize,
@@ -105,23 +107,25 @@ impl Settings {
     /// # Errors
     /// If one is out of its range or two contradict each other; the message names them.
     pub fn check(&self) -> Result<(), GenerateError> {
-        let wrong = |setting, expected, found: String| Err(GenerateError::Setting { setting, expected, found });
+        let wrong =
+            |setting, expected, found: String| Err(GenerateError::Setting { setting, expected, found });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return wrong("temperature", "a number from 0", self.temperature.to_string());
         }
         if !(0.0..=1.0).contains(&self.top_p) {
             return wrong("top_p", "a number from 0 to 1", self.top_p.to_string());
         }
-        for (setting, value) in [
-            ("max_new_tokens", self.max_new_tokens),
-            ("max_length", self.max_length),
-        ] {
+        for (setting, value) in [("max_new_tokens", self.max_new_tokens), ("max_length", self.max_length)] {
             if value == Some(0) {
                 return wrong(setting, "at least 1", "0".to_owned());
             }
         }
         if !(1..=Self::MOST_SEQUENCES).contains(&self.num_return_sequences) {
-            return wrong("num_return_sequences", "a number from 1 to 256", self.num_return_sequences.to_string());
+            return wrong(
+                "num_return_sequences",
+                "a number from 1 to 256",
+                self.num_return_sequences.to_string(),
+            );
         }
         if let (Some(max_new_tokens), Some(max_length)) = (self.max_new_tokens, self.max_length) {
             return Err(GenerateError::TwoLengths { max_new_tokens, max_length });

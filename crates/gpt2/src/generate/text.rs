@@ -1,7 +1,7 @@
 //! Generated tokens as text: pieces that never break a character, and stop strings.
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::stream::TextStream;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 use super::{FinishReason, GeneratedToken, Generation};
 

@@ -22,7 +22,7 @@ fn load(folder: &Path) -> Model {
 
 /// A model of 200 positions whose bos and eos tokens are the configuration's.
 fn tiny() -> Model {
-    load(&root().join("testdata/golden/full-context"))
+    load(&root().join("testdata/golden/head-24"))
 }
 
 fn greedy() -> Settings {
@@ -83,9 +83,7 @@ fn a_full_context_yields_one_last_token_and_says_so() {
 fn an_empty_prompt_starts_from_the_beginning_of_text_token() {
     let model = tiny();
     let bos = model.config().bos_token_id.expect("the case has one");
-    if (bos as usize) < model.config().vocab_size {
-        assert_eq!(run(&model, &[], &greedy()), run(&model, &[bos], &greedy()));
-    }
+    assert_eq!(run(&model, &[], &greedy()), run(&model, &[bos], &greedy()));
     let demo = load(&root().join("models/demo"));
     let generation = Generation::new(&demo, &[], greedy()).expect("generation");
     assert_eq!(generation.prompt(), [50256]);

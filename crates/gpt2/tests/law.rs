@@ -58,7 +58,7 @@ fn feed(model: &Model, cache: &mut KvCache, work: &mut Workspace, piece: &[u32],
 
 #[test]
 fn logits_do_not_depend_on_instruction_set_threads_or_chunks() {
-    for case in ["full-context", "head-80", "upcast", "act-gelu", "act-tanh"] {
+    for case in ["head-24", "head-80", "upcast", "act-gelu", "act-tanh"] {
         let scalar = load(case, Kernels::by_name("scalar").expect("scalar"), 1);
         let count = scalar.config().n_positions.min(130);
         let text = tokens(count, 1, &scalar);
@@ -78,7 +78,7 @@ fn logits_do_not_depend_on_instruction_set_threads_or_chunks() {
 
 #[test]
 fn a_sequence_in_a_batch_is_as_if_alone() {
-    let model = fastest("full-context");
+    let model = fastest("head-24");
     let texts: Vec<Vec<u32>> = [1, 64, 13, 100, 2, 65].iter().map(|&n| tokens(n, n, &model)).collect();
     let alone: Vec<_> = texts.iter().map(|text| logits(&model, text, &[text.len()])).collect();
 
@@ -140,7 +140,7 @@ proptest! {
     /// had ever been fed.
     #[test]
     fn a_cache_forgets_without_a_trace(history in prop::collection::vec((0usize..4, 1usize..70), 1..8)) {
-        let model = fastest("full-context");
+        let model = fastest("head-24");
         let mut work = Workspace::new(&model, 70, 70);
         let mut caches = vec![(KvCache::new(model.config()), Vec::<u32>::new())];
         for (i, (kind, size)) in history.into_iter().enumerate() {
@@ -192,7 +192,7 @@ fn sampled_tokens_do_not_depend_on_machine_or_company() {
         eos_token_ids: Vec::new(),
         ..Settings::default()
     };
-    let model = fastest("full-context");
+    let model = fastest("head-24");
     let prompt = tokens(70, 9, &model);
     let expected = generate(&model, &prompt, &settings);
     assert_eq!(expected.len(), 180);
@@ -202,7 +202,7 @@ fn sampled_tokens_do_not_depend_on_machine_or_company() {
     assert_ne!(sequence(&expected, 0), sequence(&expected, 1), "sequences differ");
     for kernels in Kernels::available() {
         for threads in [1, 2] {
-            let other = load("full-context", kernels, threads);
+            let other = load("head-24", kernels, threads);
             assert_eq!(generate(&other, &prompt, &settings), expected, "{} {threads}", kernels.name());
         }
     }

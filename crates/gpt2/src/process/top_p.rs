@@ -32,8 +32,9 @@ impl Processor for TopP {
     fn process(&mut self, _tokens: &[u32], scores: &mut [f32]) {
         let kept = &mut self.ascending;
         kept.clear();
+        // Adding zero makes -0 equal to 0, in the order too.
         kept.extend(
-            scores.iter().enumerate().filter(|(_, s)| **s > f32::NEG_INFINITY).map(|(id, &s)| (s, id)),
+            scores.iter().enumerate().filter(|(_, s)| **s > f32::NEG_INFINITY).map(|(id, &s)| (s + 0.0, id)),
         );
         kept.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let Some(&(max, _)) = kept.last() else { return };

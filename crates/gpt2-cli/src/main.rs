@@ -1,3 +1,35 @@
-//! The `gpt2` command.
+//! The `gpt2` command: arguments in, text out.
+//!
+//! ```text
+//! arguments ─► commands::run ─► model (which one, load it) ─► the library ─► terminal (render it)
+//! ```
+//! This crate alone reads the environment, prints, and decides exit codes; what a model does is the library's.
 
-fn main() {}
+mod arguments;
+mod commands;
+mod failure;
+mod model;
+mod prompt;
+mod terminal;
+
+use std::process::ExitCode;
+
+use crate::terminal::Terminal;
+
+fn main() -> ExitCode {
+    let arguments = match arguments::parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help that cannot be printed, because its reader is gone, is no failure.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    terminal::end_cleanly_on_interrupt();
+    let mut terminal = Terminal::new(arguments.options.quiet);
+    let result = commands::run(&arguments, &mut terminal).and_then(|()| Ok(terminal.output.finish()?));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

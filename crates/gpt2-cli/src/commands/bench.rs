@@ -1,0 +1,312 @@
+//! `gpt2 bench`: how fast a model runs, and how much of the machine that is.
+//!
+//! Prompts come from the linear congruential generator that the comparison with other programs uses too,
+//! so that tokens can be compared.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use gpt2::cache::KvCache;
+use gpt2::config::Config;
+use gpt2::logits::argmax;
+use gpt2::model::{Model, Step, Want};
+use gpt2::workspace::Workspace;
+use gpt2_kernels::Pool;
+use serde::Serialize;
+
+use super::Format;
+use crate::arguments::{Options, positive};
+use crate::failure::Failure;
+use crate::model::ModelFiles;
+use crate::terminal::{DIM, Terminal};
+
+/// Measure the speed of a model on this machine.
+///
+/// Random prompts go through the model, then tokens are generated greedily, without end. Figures are
+/// medians over the repetitions. The output hash is one number for all generated tokens: equal hashes,
+/// equal tokens.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// Tokens of a prompt
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    prompt_tokens: usize,
+    /// Tokens to generate for each prompt
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive)]
+    new_tokens: usize,
+    /// Prompts that are continued together
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = batch)]
+    batch: usize,
+    /// Measurements
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
+    repetitions: usize,
+    #[command(flatten)]
+    format: Format,
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    positive(text)
+        .ok()
+        .filter(|n| *n <= 1024)
+        .ok_or_else(|| "expected a whole number from 1 to 1024".to_owned())
+}
+
+/// Tokens of a prompt that go through the model together, as in generation.
+const CHUNK: usize = 512;
+
+/// The figures.
+#[derive(Serialize)]
+struct Record<'a> {
+    model: &'a str,
+    dtype: &'a str,
+    kernels: &'a str,
+    threads: usize,
+    prompt_tokens: usize,
+    new_tokens: usize,
+    batch: usize,
+    repetitions: usize,
+    load_s: f64,
+    prefill_tokens_per_second: f64,
+    /// None for a single new token: that one comes with the prompt.
+    decode_tokens_per_second: Option<f64>,
+    /// The weights that decoding reads, by the time it takes.
+    gigabytes_per_second: Option<f64>,
+    machine_gigabytes_per_second: f64,
+    bandwidth_share: Option<f64>,
+    peak_rss_mib: Option<f64>,
+    output_hash: String,
+}
+
+/// Measures and shows the figures.
+pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
+    let files = ModelFiles::find(options, terminal)?;
+    check(arguments, &files.config()?)?;
+    let begin = Instant::now();
+    let model = files.load_model(options, terminal)?;
+    let load_s = begin.elapsed().as_secs_f64();
+
+    let mut runs = Vec::with_capacity(arguments.repetitions);
+    // One round more, not counted: it brings caches, clock and memory into their steady state.
+    for round in 0..=arguments.repetitions {
+        let run = measure(&model, arguments);
+        if round > 0 {
+            runs.push(run);
+        }
+    }
+    let peak_rss_mib = peak_memory_mib();
+
+    let Arguments { prompt_tokens, new_tokens, batch, repetitions, .. } = *arguments;
+    let prefill = median(runs.iter().map(|run| run.prefill));
+    let decode = median(runs.iter().map(|run| run.decode));
+    let passes = (new_tokens > 1).then(|| (new_tokens - 1) as f64 / decode);
+    let gigabytes_per_second = passes.map(|passes| passes * model.weights().bytes_per_token() as f64 / 1e9);
+    let machine_gigabytes_per_second = read_bandwidth(&model.cpu().pool) / 1e9;
+    let record = Record {
+        model: &files.name,
+        dtype: options.dtype.name(),
+        kernels: model.cpu().kernels.name(),
+        threads: model.cpu().pool.threads(),
+        prompt_tokens,
+        new_tokens,
+        batch,
+        repetitions,
+        load_s,
+        prefill_tokens_per_second: (batch * prompt_tokens) as f64 / prefill,
+        decode_tokens_per_second: passes.map(|passes| passes * batch as f64),
+        gigabytes_per_second,
+        machine_gigabytes_per_second,
+        bandwidth_share: gigabytes_per_second.map(|speed| speed / machine_gigabytes_per_second),
+        peak_rss_mib,
+        output_hash: format!("{:016x}", runs[0].hash),
+    };
+    if arguments.format.json {
+        return Ok(terminal.output.json(&record)?);
+    }
+    show(&record, terminal)
+}
+
+fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
+    let Arguments { prompt_tokens, new_tokens, .. } = *arguments;
+    // The last token is not fed back.
+    if prompt_tokens.saturating_add(new_tokens) > config.n_positions + 1 {
+        return Err(Failure::usage(format!(
+            "{prompt_tokens} prompt tokens and {new_tokens} new ones do not fit into the model's context of {}",
+            config.n_positions
+        )));
+    }
+    Ok(())
+}
+
+fn show(record: &Record<'_>, terminal: &mut Terminal) -> Result<(), Failure> {
+    let dim = terminal.output.style(DIM);
+    let out = &mut terminal.output;
+    let Record { model, dtype, kernels, threads, prompt_tokens, new_tokens, batch, repetitions, .. } = record;
+    let plural = if *threads == 1 { "" } else { "s" };
+    writeln!(out, "{model}, {dtype}, {kernels} kernels, {threads} thread{plural}")?;
+    writeln!(
+        out,
+        "{dim}{batch} × {prompt_tokens} prompt tokens, {new_tokens} new tokens, median of {repetitions}{dim:#}"
+    )?;
+    writeln!(out)?;
+    writeln!(out, "load        {:>10.2} s", record.load_s)?;
+    writeln!(out, "prefill     {:>10.1} tokens/s", record.prefill_tokens_per_second)?;
+    if let Some(decode) = record.decode_tokens_per_second {
+        writeln!(out, "decode      {decode:>10.1} tokens/s")?;
+    }
+    if let (Some(speed), Some(share)) = (record.gigabytes_per_second, record.bandwidth_share) {
+        let machine = record.machine_gigabytes_per_second;
+        writeln!(
+            out,
+            "weights     {speed:>10.1} GB/s {dim}{:.0} % of the {machine:.1} GB/s this machine reads{dim:#}",
+            100.0 * share
+        )?;
+    }
+    if let Some(mib) = record.peak_rss_mib {
+        writeln!(out, "peak memory {mib:>10.1} MiB")?;
+    }
+    writeln!(out, "output hash {:>16}", record.output_hash)?;
+    Ok(())
+}
+
+/// One measurement.
+struct Run {
+    /// Seconds for all prompts.
+    prefill: f64,
+    /// Seconds for all tokens but the first of each sequence.
+    decode: f64,
+    hash: u64,
+}
+
+/// Runs every prompt through the model, then generates greedily.
+fn measure(model: &Model, arguments: &Arguments) -> Run {
+    let Arguments { prompt_tokens, new_tokens, batch, .. } = *arguments;
+    let prompts: Vec<Vec<u32>> = (0..batch)
+        .map(|index| prompt(prompt_tokens, prompt_seed(index, batch), model.config().vocab_size))
+        .collect();
+    let mut caches: Vec<KvCache> = prompts.iter().map(|_| KvCache::new(model.config())).collect();
+    let mut work = Workspace::new(model, prompt_tokens.min(CHUNK).max(batch), batch);
+    let mut tokens: Vec<Vec<u32>> = vec![Vec::with_capacity(new_tokens); batch];
+
+    let begin = Instant::now();
+    for (prompt, (cache, tokens)) in prompts.iter().zip(caches.iter_mut().zip(&mut tokens)) {
+        let chunks = prompt.len().div_ceil(CHUNK);
+        for (index, chunk) in prompt.chunks(CHUNK).enumerate() {
+            let last = index + 1 == chunks;
+            let step = step(model, chunk, cache, if last { Want::Last } else { Want::Nothing });
+            let logits = model.forward(&mut [step], &mut work);
+            if last {
+                tokens.push(argmax(logits.row(0)) as u32);
+            }
+        }
+    }
+    let prefill = begin.elapsed();
+
+    let begin = Instant::now();
+    for _ in 1..new_tokens {
+        let mut steps: Vec<Step<'_>> = caches
+            .iter_mut()
+            .zip(&tokens)
+            .map(|(cache, tokens)| step(model, &tokens[tokens.len() - 1..], cache, Want::Last))
+            .collect();
+        let logits = model.forward(&mut steps, &mut work);
+        for (row, tokens) in tokens.iter_mut().enumerate() {
+            tokens.push(argmax(logits.row(row)) as u32);
+        }
+    }
+    let decode = begin.elapsed();
+    let hash = fnv(tokens.iter().flatten().flat_map(|token| token.to_le_bytes()));
+    let seconds = |time: Duration| time.as_secs_f64().max(f64::MIN_POSITIVE);
+    Run { prefill: seconds(prefill), decode: seconds(decode), hash }
+}
+
+fn step<'a>(model: &Model, tokens: &'a [u32], cache: &'a mut KvCache, want: Want) -> Step<'a> {
+    Step::new(model, tokens, cache, want).expect("lengths were checked, and tokens are of the vocabulary")
+}
+
+/// The seed of a prompt: 1 for a single one, from 11 on for several, as in the comparison.
+fn prompt_seed(index: usize, batch: usize) -> u32 {
+    if batch == 1 { 1 } else { 11 + index as u32 }
+}
+
+/// Random tokens, the last of the vocabulary (for GPT-2: end of text) not among them.
+fn prompt(length: usize, seed: u32, vocabulary: usize) -> Vec<u32> {
+    let choices = u32::try_from(vocabulary - 1).unwrap_or(u32::MAX).max(1);
+    let mut state = seed.wrapping_mul(2_654_435_761);
+    let token = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) % choices
+    };
+    std::iter::repeat_with(token).take(length).collect()
+}
+
+/// The 64-bit hash of Fowler, Noll and Vo, variant 1a.
+fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) {
+        f64::midpoint(values[middle - 1], values[middle])
+    } else {
+        values[middle]
+    }
+}
+
+/// Bytes that all threads together read from memory in a second: the best of some passes over a buffer that
+/// no cache holds.
+fn read_bandwidth(pool: &Pool) -> f64 {
+    const BYTES: usize = 1 << 29;
+    const PASSES: usize = 6;
+    const WORDS: usize = 1 << 18;
+    // Not zeros, which the system need not back with memory of their own.
+    let buffer: Vec<u64> = (0..BYTES as u64 / 8).collect();
+    let chunks: Vec<&[u64]> = buffer.chunks(WORDS).collect();
+    let pass = || {
+        let begin = Instant::now();
+        pool.run(chunks.len(), |task, _| {
+            // Eight sums, so that additions do not wait for each other.
+            let mut sums = [0u64; 8];
+            for words in chunks[task].as_chunks::<8>().0 {
+                for (sum, word) in sums.iter_mut().zip(words) {
+                    *sum = sum.wrapping_add(*word);
+                }
+            }
+            std::hint::black_box(sums);
+        });
+        BYTES as f64 / begin.elapsed().as_secs_f64()
+    };
+    (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
+}
+
+/// The most memory this process had at once, where the system tells (Linux).
+fn peak_memory_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_those_of_the_comparison() {
+        assert_eq!(prompt(4, 1, 50257), [4807, 39947, 15460, 10375]);
+        assert!(prompt(100, 3, 1).iter().all(|token| *token == 0));
+    }
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        assert_eq!(fnv("".bytes()), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv("foobar".bytes()), 0x85944171f73967e8);
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_is_between() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0].into_iter()), 2.5);
+    }
+}

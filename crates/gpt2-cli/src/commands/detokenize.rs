@@ -1,0 +1,79 @@
+//! `gpt2 detokenize`: join tokens to a text.
+
+use std::io::{self, IsTerminal, Write};
+
+use gpt2::tokenizer::SpecialText;
+use serde::Serialize;
+
+use super::Format;
+use super::tokenize::find_tokenizer;
+use crate::arguments::Options;
+use crate::failure::Failure;
+use crate::prompt::standard_input;
+use crate::terminal::Terminal;
+
+/// Join tokens to a text.
+///
+/// The ids may have spaces, commas or both between them, and brackets around them: what
+/// `gpt2 tokenize` prints can be pasted. Bytes that are not UTF-8 become U+FFFD.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// Token ids; `-`, or none at all, reads standard input
+    #[arg(value_name = "IDS", allow_hyphen_values = true)]
+    ids: Vec<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// The text of tokens.
+#[derive(Serialize)]
+struct Record<'a> {
+    ids: &'a [u32],
+    text: &'a str,
+}
+
+/// Joins the tokens and shows the text.
+pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
+    let given = match arguments.ids.as_slice() {
+        [] if io::stdin().is_terminal() => {
+            return Err(
+                Failure::usage("no token ids to work on").hint("for instance `gpt2 detokenize 15496 995`")
+            );
+        }
+        [] => standard_input()?,
+        [dash] if dash == "-" => standard_input()?,
+        ids => ids.join(" "),
+    };
+    let ids = parse(&given)?;
+    let text = find_tokenizer(options, terminal)?.decode(&ids, SpecialText::Keep)?;
+    if arguments.format.json {
+        return Ok(terminal.output.json(&Record { ids: &ids, text: &text })?);
+    }
+    terminal.output.text(&text, anstyle::Style::new())?;
+    Ok(writeln!(terminal.output)?)
+}
+
+/// Reads ids with spaces, commas and brackets between them.
+fn parse(text: &str) -> Result<Vec<u32>, Failure> {
+    text.split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']'))
+        .filter(|id| !id.is_empty())
+        .map(|id| {
+            id.parse().map_err(|_| {
+                Failure::usage(format!("`{id}` is not a token id: expected a whole number from 0"))
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_may_be_pasted_from_a_list() {
+        assert_eq!(parse("[1, 2,3\n 4]").unwrap(), [1, 2, 3, 4]);
+        assert!(parse("").unwrap().is_empty());
+        assert!(parse("1 -2").is_err());
+        assert!(parse("4294967296").is_err());
+    }
+}

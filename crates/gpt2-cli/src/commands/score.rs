@@ -1,0 +1,163 @@
+//! `gpt2 score`: how likely a text is.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use gpt2::config::Config;
+use gpt2::score::{Score, TokenScore, score, score_strided};
+use serde::Serialize;
+
+use super::Format;
+use super::next::text;
+use crate::arguments::{Options, positive};
+use crate::failure::Failure;
+use crate::model::{Loaded, ModelFiles};
+use crate::prompt::{TextArguments, read_text};
+use crate::terminal::{DIM, Terminal, Unit, thousands};
+
+/// Texts of more tokens are summed up for people; JSON has every token.
+const LONGEST_TABLE: usize = 256;
+
+/// Show how likely a text is, token by token.
+///
+/// Log-probabilities are natural logarithms. The first token has none, as nothing comes before it;
+/// `--bos` scores it as well. The table is left out for texts of more than 256 tokens.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    text: TextArguments,
+    /// Score this file, to its last byte
+    #[arg(long, value_name = "PATH", conflicts_with = "text")]
+    file: Option<PathBuf>,
+    /// Score a text of any length in windows of the model's context that begin every N tokens
+    ///
+    /// A smaller stride gives every token more context and takes longer; half the context is usual.
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
+    stride: Option<usize>,
+    /// Put the beginning-of-text token first, so that the first token is scored too
+    #[arg(long)]
+    bos: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A scored text.
+#[derive(Serialize)]
+struct Record {
+    tokens: Vec<TokenRecord>,
+    total_logprob: f64,
+    perplexity: Option<f64>,
+    tokens_scored: usize,
+}
+
+#[derive(Serialize)]
+struct TokenRecord {
+    id: u32,
+    token: String,
+    logprob: Option<f32>,
+    rank: Option<usize>,
+}
+
+/// Scores the text and shows the result.
+pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
+    let text = match &arguments.file {
+        Some(path) => {
+            let name = format!("`{}`", path.display());
+            let file =
+                File::open(path).map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
+            read_text(&name, file)?
+        }
+        None => arguments.text.read()?,
+    };
+    let files = ModelFiles::find(options, terminal)?;
+    let config = files.config()?;
+    check_stride(arguments.stride, &config)?;
+    let loaded = files.load(options, terminal)?;
+    let mut ids = loaded.tokenizer.encode(&text, arguments.text.special())?;
+    if arguments.bos {
+        let bos =
+            config.bos_token_id.ok_or_else(|| Failure::new("the model has no beginning-of-text token"))?;
+        ids.insert(0, bos);
+    }
+    let skipped = usize::from(arguments.bos);
+    if ids.len() == skipped {
+        return Err(Failure::new("the text is empty: there is nothing to score"));
+    }
+    let mut scored = score_ids(&loaded, &ids, arguments.stride, terminal)?;
+    scored.tokens.drain(..skipped);
+    if arguments.format.json {
+        let record = record(&loaded, &scored)?;
+        return Ok(terminal.output.json(&record)?);
+    }
+    show(&loaded, &scored, terminal)
+}
+
+fn check_stride(stride: Option<usize>, config: &Config) -> Result<(), Failure> {
+    match stride {
+        Some(stride) if stride > config.n_positions => Err(Failure::usage(format!(
+            "`--stride {stride}` leaves gaps between windows of the model's context of {}",
+            config.n_positions
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn score_ids(
+    loaded: &Loaded,
+    ids: &[u32],
+    stride: Option<usize>,
+    terminal: &Terminal,
+) -> Result<Score, Failure> {
+    let context = loaded.model.config().n_positions;
+    match stride {
+        Some(stride) => {
+            let mut progress = terminal.progress("scoring", Unit::Tokens);
+            Ok(score_strided(&loaded.model, ids, stride, &mut |done| {
+                progress.update(done as u64, Some(ids.len() as u64))
+            })?)
+        }
+        None if ids.len() > context => Err(Failure::new(format!(
+            "the text has {} tokens, the model's context {}",
+            thousands(ids.len()),
+            thousands(context)
+        ))
+        .hint(format!("`--stride {}` scores it in overlapping windows", context.div_ceil(2)))),
+        None => Ok(score(&loaded.model, ids)?),
+    }
+}
+
+fn record(loaded: &Loaded, score: &Score) -> Result<Record, Failure> {
+    let token = |&TokenScore { id, logprob, rank }: &TokenScore| {
+        Ok(TokenRecord { id, token: text(&loaded.tokenizer, id)?, logprob, rank })
+    };
+    Ok(Record {
+        tokens: score.tokens.iter().map(token).collect::<Result<_, Failure>>()?,
+        total_logprob: score.total_logprob(),
+        perplexity: score.perplexity(),
+        tokens_scored: score.tokens_scored(),
+    })
+}
+
+fn show(loaded: &Loaded, score: &Score, terminal: &mut Terminal) -> Result<(), Failure> {
+    let out = &mut terminal.output;
+    let dim = out.style(DIM);
+    if score.tokens.len() <= LONGEST_TABLE {
+        writeln!(out, "{dim}{:>9}  {:>6}  token{dim:#}", "logprob", "rank")?;
+        for token in &score.tokens {
+            let text = text(&loaded.tokenizer, token.id)?;
+            match (token.logprob, token.rank) {
+                (Some(logprob), Some(rank)) => writeln!(out, "{logprob:>9.4}  {rank:>6}  {text:?}")?,
+                _ => writeln!(out, "{dim}{:>9}  {:>6}{dim:#}  {text:?}", "–", "–")?,
+            }
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "tokens scored  {}", thousands(score.tokens_scored()))?;
+    writeln!(out, "total logprob  {:.4}", score.total_logprob())?;
+    match score.perplexity() {
+        Some(perplexity) => writeln!(out, "perplexity     {perplexity:.4}")?,
+        None => writeln!(out, "perplexity     – {dim}a single token is scored with `--bos` only{dim:#}")?,
+    }
+    Ok(())
+}

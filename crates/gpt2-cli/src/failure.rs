@@ -1,0 +1,211 @@
+//! What ends a command early: how it is told to people, and its exit code.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use gpt2::checkpoint::CheckpointError;
+use gpt2::config::ConfigError;
+use gpt2::generate::GenerateError;
+use gpt2::hub::HubError;
+use gpt2::model::StepError;
+use gpt2::tokenizer::TokenizerError;
+
+use crate::terminal::paint_error;
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Whoever reads standard output has seen enough: no failure at all.
+    ReaderGone,
+    /// The command line asks for something that cannot be. Exit code 2.
+    Usage(Report),
+    /// Anything else. Exit code 1.
+    Failed(Report),
+}
+
+/// An error and what can be done about it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    error: Box<dyn Error + Send + Sync>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// Says that the command line is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(Report { error: message.into().into(), hint: None })
+    }
+
+    /// Says that something went wrong.
+    pub(crate) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(Report { error: error.into(), hint: None })
+    }
+
+    /// Says which file an error is about.
+    pub(crate) fn in_file(path: &Path, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(InFile { path: path.to_owned(), source: error.into() })
+    }
+
+    /// Adds what can be done about it, unless there is a hint already.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        if let Self::Usage(report) | Self::Failed(report) = &mut self {
+            report.hint.get_or_insert(hint.into());
+        }
+        self
+    }
+
+    /// Adds a hint if there is one.
+    fn maybe_hint(self, hint: Option<&str>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
+    /// Prints the failure to standard error and returns its exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let (report, code) = match self {
+            Self::ReaderGone => return ExitCode::SUCCESS,
+            Self::Usage(report) => (report, 2),
+            Self::Failed(report) => (report, 1),
+        };
+        let red = Style::new().fg_color(Some(AnsiColor::Red.into())).bold();
+        let cyan = Style::new().fg_color(Some(AnsiColor::Cyan.into())).bold();
+        paint_error(red, "error:", &report.error.to_string());
+        let mut cause = report.error.source();
+        while let Some(error) = cause {
+            paint_error(Style::new().dimmed(), "caused by:", &error.to_string());
+            cause = error.source();
+        }
+        if let Some(hint) = &report.hint {
+            paint_error(cyan, "hint:", hint);
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// An error in a file whose own message does not name it.
+#[derive(Debug)]
+struct InFile {
+    path: PathBuf,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+impl fmt::Display for InFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot use `{}`", self.path.display())
+    }
+}
+
+impl Error for InFile {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// A bare I/O error is one of standard output: those of files come with the file's name.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ReaderGone,
+            _ => Self::new(OutputError(error)),
+        }
+    }
+}
+
+/// Standard output does not take what is written to it.
+#[derive(Debug)]
+struct OutputError(io::Error);
+
+impl fmt::Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot write to standard output")
+    }
+}
+
+impl Error for OutputError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        let hint = match &error {
+            CheckpointError::Truncated { .. } | CheckpointError::Length { .. } => {
+                Some("download or copy the file again")
+            }
+            CheckpointError::OtherFormat { .. } => Some(
+                "save the model in Python with `model.save_pretrained(directory, safe_serialization=True)`",
+            ),
+            CheckpointError::NoWeights { .. } => Some(MODEL_DIRECTORY),
+            CheckpointError::Shape { .. } | CheckpointError::Missing { .. } => {
+                Some("`config.json` and the weights may be of two different models")
+            }
+            _ => None,
+        };
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+/// What a directory must hold to be a model.
+pub(crate) const MODEL_DIRECTORY: &str =
+    "a model directory holds `config.json`, `model.safetensors` and `tokenizer.json`";
+
+impl From<HubError> for Failure {
+    fn from(error: HubError) -> Self {
+        let hint = error.hint();
+        match error {
+            HubError::InvalidId { .. } | HubError::InvalidRevision { .. } => {
+                Self::Usage(Report { error: error.into(), hint: hint.map(str::to_owned) })
+            }
+            _ => Self::new(error).maybe_hint(hint),
+        }
+    }
+}
+
+impl From<TokenizerError> for Failure {
+    fn from(error: TokenizerError) -> Self {
+        let hint = matches!(error, TokenizerError::Missing { .. }).then_some(MODEL_DIRECTORY);
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        let hint = match error {
+            StepError::Context { .. } => Some("shorten the text"),
+            StepError::Token { .. } => Some("the tokenizer may belong to another model"),
+            _ => None,
+        };
+        Self::new(error).maybe_hint(hint)
+    }
+}
+
+impl From<GenerateError> for Failure {
+    fn from(error: GenerateError) -> Self {
+        match error {
+            GenerateError::Prompt(error) => error.into(),
+            GenerateError::MaxLength { .. } => Self::new(error)
+                .hint("`--max-new-tokens` counts new tokens only, and `--max-length` the prompt as well"),
+            GenerateError::SameSequences(_) => Self::Usage(Report {
+                error: error.into(),
+                hint: Some("leave out `--greedy`, or set `--temperature` above 0".to_owned()),
+            }),
+            GenerateError::Setting { .. } | GenerateError::TwoLengths { .. } => {
+                Self::Usage(Report { error: error.into(), hint: None })
+            }
+            _ => Self::new(error),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(error)
+    }
+}

@@ -1,0 +1,260 @@
+//! Standard output and standard error: what goes where, in which colours.
+//!
+//! Results go to standard output, everything else to standard error. Colours, bars and moving progress
+//! appear on a terminal only, and the environment variable `NO_COLOR` switches colours off.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::time::{Duration, Instant};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::Style;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Work that takes less than this shows no progress.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Secondary text.
+pub(crate) const DIM: Style = Style::new().dimmed();
+
+/// Both streams of a command.
+pub(crate) struct Terminal {
+    /// Where results go.
+    pub(crate) output: Output,
+    quiet: bool,
+}
+
+impl Terminal {
+    /// Takes hold of the streams; a quiet one shows nothing but results and errors.
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { output: Output::new(), quiet }
+    }
+
+    /// Tells something about how the results come about.
+    pub(crate) fn note(&self, message: &str) {
+        if !self.quiet {
+            paint_error(Style::new().bold(), "note:", message);
+        }
+    }
+
+    /// Shows a line of secondary text.
+    pub(crate) fn remark(&self, message: &str) {
+        if !self.quiet {
+            paint_error(DIM, message, "");
+        }
+    }
+
+    /// Makes a bar for work that may take long; it appears if it does.
+    pub(crate) fn progress(&self, label: &str, unit: Unit) -> Progress {
+        let waiting = !self.quiet && io::stderr().is_terminal();
+        Progress { bar: ProgressBar::hidden(), label: label.to_owned(), unit, begin: Instant::now(), waiting }
+    }
+}
+
+/// Standard output.
+pub(crate) struct Output {
+    writer: BufWriter<Stdout>,
+    terminal: bool,
+    coloured: bool,
+}
+
+impl Output {
+    fn new() -> Self {
+        let stdout = io::stdout();
+        let coloured = AutoStream::choice(&stdout) != ColorChoice::Never;
+        Self { terminal: stdout.is_terminal(), coloured, writer: BufWriter::new(stdout) }
+    }
+
+    /// Whether it is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// A style as it is to be used here: none where there are no colours.
+    pub(crate) fn style(&self, style: Style) -> Style {
+        if self.coloured { style } else { Style::new() }
+    }
+
+    /// Writes a text of the model's or the user's: as it is, but on a terminal without control characters,
+    /// which could do anything to it.
+    pub(crate) fn text(&mut self, text: &str, style: Style) -> io::Result<()> {
+        let style = self.style(style);
+        // Styles begin and end on every line, so that a pager or a break-off leaves no colour behind.
+        for line in text.split_inclusive('\n') {
+            let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+            if self.terminal {
+                write!(self.writer, "{style}{}{style:#}{end}", visible(line))?;
+            } else {
+                write!(self.writer, "{style}{line}{style:#}{end}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one line of JSON and sends it off.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.writer, value)?;
+        self.writer.write_all(b"\n")?;
+        self.writer.flush()
+    }
+
+    /// Sends off what is left.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Replaces control characters but for tabs by their pictures.
+fn visible(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\t' => c,
+            '\0'..='\x1f' => char::from_u32(0x2400 + c as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
+            '\x7f' => '\u{2421}',
+            '\u{80}'..='\u{9f}' => char::REPLACEMENT_CHARACTER,
+            _ => c,
+        })
+        .collect()
+}
+
+/// Writes a line to standard error: a styled word and a plain message.
+pub(crate) fn paint_error(style: Style, word: &str, message: &str) {
+    let mut stderr = anstream::stderr().lock();
+    let space = if message.is_empty() { "" } else { " " };
+    // There is nowhere left to tell that standard error is gone.
+    let _ = writeln!(stderr, "{style}{word}{style:#}{space}{message}");
+}
+
+/// What progress is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Bytes,
+    Tokens,
+}
+
+/// A bar on standard error, which appears if the work takes long.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    label: String,
+    unit: Unit,
+    begin: Instant,
+    /// Whether it is to appear yet.
+    waiting: bool,
+}
+
+impl Progress {
+    /// Shows that `done` of `total`, if that is known, is done.
+    pub(crate) fn update(&mut self, done: u64, total: Option<u64>) {
+        if self.waiting && self.begin.elapsed() > PATIENCE {
+            self.waiting = false;
+            let template = match (self.unit, total) {
+                (Unit::Bytes, Some(_)) => {
+                    "{prefix} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+                }
+                (Unit::Bytes, None) => "{prefix} {spinner} {bytes}, {bytes_per_sec}",
+                (Unit::Tokens, _) => "{prefix} {bar:30} {human_pos} of {human_len} tokens, {eta} left",
+            };
+            let style = ProgressStyle::with_template(template).expect("the templates are well-formed");
+            self.bar.set_style(style.progress_chars("━╸ "));
+            self.bar.set_prefix(self.label.clone());
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        if let Some(total) = total {
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A horizontal bar of up to `width` columns for a share from 0 to 1, to an eighth of a column.
+pub(crate) fn bar(share: f64, width: usize) -> String {
+    let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
+    let mut bar = "█".repeat(eighths / 8);
+    if !eighths.is_multiple_of(8) {
+        bar.extend(['▏', '▎', '▍', '▌', '▋', '▊', '▉'].get(eighths % 8 - 1));
+    }
+    bar
+}
+
+/// A number with its thousands separated: `124,439,808`.
+pub(crate) fn thousands(number: impl Display) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A number of bytes for people: `548 MB`, in the powers of ten that the hub counts in.
+pub(crate) fn bytes(number: u64) -> String {
+    match number {
+        0..1_000 => format!("{number} bytes"),
+        1_000..1_000_000 => format!("{:.0} kB", number as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.0} MB", number as f64 / 1e6),
+        _ => format!("{:.2} GB", number as f64 / 1e9),
+    }
+}
+
+/// Makes Ctrl-C leave the terminal as it was: on a new line, with its colours and its cursor. Exit code 130.
+pub(crate) fn end_cleanly_on_interrupt() {
+    const RESTORE: &str = "\x1b[0m\x1b[?25h\n";
+    let restore = || {
+        // Not through `Output`: the interrupted thread may hold it.
+        if io::stderr().is_terminal() {
+            let _ = io::stderr().write_all(RESTORE.as_bytes());
+        } else if io::stdout().is_terminal() {
+            let _ = io::stdout().write_all(RESTORE.as_bytes()).and_then(|()| io::stdout().flush());
+        }
+        std::process::exit(130);
+    };
+    // Without the handler, the system's own way to end a program remains.
+    let _ = ctrlc::set_handler(restore);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_grow_by_eighths() {
+        assert_eq!(bar(0.0, 4), "");
+        assert_eq!(bar(0.5, 4), "██");
+        assert_eq!(bar(1.0 / 32.0, 4), "▏");
+        assert_eq!(bar(31.0 / 32.0, 4), "███▉");
+        assert_eq!(bar(f64::NAN, 4), "");
+        assert_eq!(bar(2.0, 1), "█");
+    }
+
+    #[test]
+    fn thousands_are_separated() {
+        for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (124_439_808, "124,439,808")] {
+            assert_eq!(thousands(number), expected);
+        }
+    }
+
+    #[test]
+    fn control_characters_become_pictures() {
+        assert_eq!(visible("a\tb\x1b[31m\r\x7f\u{9b}é"), "a\tb␛[31m␍␡\u{fffd}é");
+    }
+}

@@ -14,8 +14,16 @@ use crate::table::{Kernels, Tile};
 use crate::{PANEL, math::exp};
 
 /// The row of the table that runs everywhere.
-pub(crate) static KERNELS: Kernels =
-    Kernels { name: "scalar", accumulate: accumulate_rows, layer_norm, add, activate, exp_weights, exp_sum };
+pub(crate) static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    accumulate: accumulate_rows,
+    layer_norm,
+    add,
+    activate,
+    exp_weights,
+    exp_sum,
+    read,
+};
 
 /// Number of partial sums wherever a sum runs across a row.
 const PARTIALS: usize = 16;
@@ -102,6 +110,16 @@ pub fn exp_weights(x: &mut [f32], scale: f32) -> f32 {
 pub fn exp_sum(x: &[f32]) -> (f32, f32) {
     let max = max(x);
     (max, sum(x, |x| exp(x - max)))
+}
+
+/// Adds everything up, in as many chains as a panel has outputs: the pace at which memory can be read.
+#[inline(always)]
+pub fn read(x: &[f32]) -> f32 {
+    let mut sums = [0.0; PANEL];
+    for lane in x.as_chunks::<PANEL>().0 {
+        add(&mut sums, lane);
+    }
+    sum(&sums, |x| x)
 }
 
 #[inline(always)]

@@ -18,6 +18,7 @@ pub struct Kernels {
     pub(crate) activate: unsafe fn(Activation, &mut [f32]),
     pub(crate) exp_weights: unsafe fn(&mut [f32], f32) -> f32,
     pub(crate) exp_sum: unsafe fn(&[f32]) -> (f32, f32),
+    pub(crate) read: unsafe fn(&[f32]) -> f32,
 }
 
 /// Row, weight, bias, epsilon, out.

@@ -2,11 +2,39 @@
 //!
 //! Nothing here reads the environment, prints, or keeps global state: a caller passes the
 //! [`Cpu`](gpt2_kernels::Cpu), the seed, and every setting.
+//!
+//! ```
+//! use gpt2::{checkpoint::Checkpoint, config::Config, generate::*, model::Model, tokenizer::*};
+//! use gpt2_kernels::{Cpu, Kernels};
+//! use std::path::Path;
+//!
+//! # let folder = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
+//! # /*
+//! let folder = Path::new("models/demo");
+//! # */
+//! let config = Config::from_json(&std::fs::read(folder.join("config.json"))?)?;
+//! let checkpoint = Checkpoint::open(folder)?;
+//! let model = Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, &mut |_, _| ())?;
+//! let tokenizer = Tokenizer::from_directory(folder)?;
+//!
+//! let prompt = tokenizer.encode("Once upon a time", SpecialTokens::Parse)?;
+//! let settings = Settings { max_length: Some(50), temperature: 0.7, top_k: 50, top_p: 0.95, seed: 42, ..Settings::default() };
+//! for delta in TextGeneration::new(Generation::new(&model, &prompt, settings)?, &tokenizer, &[]) {
+//!     print!("{}", delta?.text);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`], [`checkpoint`], [`tokenizer`], [`hub`] | what is read: `config.json`, weights, vocabulary, downloads |
+//! | [`weights`], [`model`], [`cache`], [`workspace`], [`logits`] | the network: parameters, forward pass, its state |
+//! | [`process`], [`sample`], [`generate`], [`stream`] | from logits to tokens to text |
+//! | [`predict`], [`score`], [`probe`], [`inspect`] | to look: next tokens, likelihoods, inside, and at the files |
 
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
-pub mod error;
 pub mod generate;
 pub mod hub;
 pub mod inspect;

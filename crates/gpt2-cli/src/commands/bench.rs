@@ -11,7 +11,7 @@ use gpt2::config::Config;
 use gpt2::logits::argmax;
 use gpt2::model::{Model, Step, Want};
 use gpt2::workspace::Workspace;
-use gpt2_kernels::Pool;
+use gpt2_kernels::{AlignedVec, Cpu, ops};
 use serde::Serialize;
 
 use super::Format;
@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let decode = median(runs.iter().map(|run| run.decode));
     let passes = (new_tokens > 1).then(|| (new_tokens - 1) as f64 / decode);
     let gigabytes_per_second = passes.map(|passes| passes * model.weights().bytes_per_token() as f64 / 1e9);
-    let machine_gigabytes_per_second = read_bandwidth(&model.cpu().pool) / 1e9;
+    let machine_gigabytes_per_second = read_bandwidth(model.cpu()) / 1e9;
     let record = Record {
         model: &files.name,
         dtype: options.dtype.name(),
@@ -255,27 +255,17 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Bytes that all threads together read from memory in a second: the best of some passes over a buffer that
-/// no cache holds.
-fn read_bandwidth(pool: &Pool) -> f64 {
-    const BYTES: usize = 1 << 29;
+/// no cache holds, laid out and read as weights are.
+fn read_bandwidth(cpu: &Cpu) -> f64 {
+    const FLOATS: usize = 1 << 27;
     const PASSES: usize = 6;
-    const WORDS: usize = 1 << 18;
+    let mut buffer = AlignedVec::zeroed(FLOATS);
     // Not zeros, which the system need not back with memory of their own.
-    let buffer: Vec<u64> = (0..BYTES as u64 / 8).collect();
-    let chunks: Vec<&[u64]> = buffer.chunks(WORDS).collect();
+    buffer.fill(1.0);
     let pass = || {
         let begin = Instant::now();
-        pool.run(chunks.len(), |task, _| {
-            // Eight sums, so that additions do not wait for each other.
-            let mut sums = [0u64; 8];
-            for words in chunks[task].as_chunks::<8>().0 {
-                for (sum, word) in sums.iter_mut().zip(words) {
-                    *sum = sum.wrapping_add(*word);
-                }
-            }
-            std::hint::black_box(sums);
-        });
-        BYTES as f64 / begin.elapsed().as_secs_f64()
+        std::hint::black_box(ops::read(cpu, &buffer));
+        size_of_val::<[f32]>(&buffer) as f64 / begin.elapsed().as_secs_f64()
     };
     (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
 }

@@ -13,7 +13,7 @@ use crate::scalar;
 use crate::table::{Kernels, Tile};
 
 static KERNELS: Kernels =
-    Kernels { name: "avx2", accumulate, layer_norm, add, activate, exp_weights, exp_sum };
+    Kernels { name: "avx2", accumulate, layer_norm, add, activate, exp_weights, exp_sum, read };
 
 /// The row, if this machine has its instructions.
 pub(crate) fn kernels() -> Option<&'static Kernels> {
@@ -114,4 +114,9 @@ fn exp_weights(x: &mut [f32], scale: f32) -> f32 {
 #[target_feature(enable = "avx2,fma")]
 fn exp_sum(x: &[f32]) -> (f32, f32) {
     scalar::exp_sum(x)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn read(x: &[f32]) -> f32 {
+    scalar::read(x)
 }

@@ -13,7 +13,7 @@ use crate::scalar;
 use crate::table::{Kernels, Tile};
 
 static KERNELS: Kernels =
-    Kernels { name: "avx512", accumulate, layer_norm, add, activate, exp_weights, exp_sum };
+    Kernels { name: "avx512", accumulate, layer_norm, add, activate, exp_weights, exp_sum, read };
 
 /// The row, if this machine has its instructions.
 pub(crate) fn kernels() -> Option<&'static Kernels> {
@@ -122,4 +122,9 @@ fn exp_weights(x: &mut [f32], scale: f32) -> f32 {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
 fn exp_sum(x: &[f32]) -> (f32, f32) {
     scalar::exp_sum(x)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn read(x: &[f32]) -> f32 {
+    scalar::read(x)
 }

@@ -73,4 +73,15 @@ impl Cpu {
     pub fn new(kernels: &'static Kernels, threads: usize) -> Self {
         Self { kernels, pool: Pool::new(threads) }
     }
+
+    /// Couples a row with `threads` threads, where the system may not be able to start that many.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    ///
+    /// # Panics
+    /// Panics if `threads` is zero.
+    pub fn try_new(kernels: &'static Kernels, threads: usize) -> std::io::Result<Self> {
+        Ok(Self { kernels, pool: Pool::try_new(threads)? })
+    }
 }

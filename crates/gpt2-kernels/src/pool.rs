@@ -8,6 +8,7 @@
 //! task never changes a result: every task writes its own outputs.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -61,6 +62,17 @@ impl Pool {
     /// Panics if `threads` is zero or the system cannot start that many.
     #[must_use]
     pub fn new(threads: usize) -> Self {
+        Self::try_new(threads).expect("the system must be able to start a thread")
+    }
+
+    /// Starts `threads - 1` workers, where the system may not be able to start that many.
+    ///
+    /// # Errors
+    /// If a thread cannot be started; those that were have ended then.
+    ///
+    /// # Panics
+    /// Panics if `threads` is zero.
+    pub fn try_new(threads: usize) -> io::Result<Self> {
         assert!(threads > 0, "a pool needs at least one thread");
         let shared = Arc::new(Shared {
             published: AtomicUsize::new(0),
@@ -71,16 +83,13 @@ impl Pool {
             wake: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let workers = (1..threads)
-            .map(|worker| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("gpt2-{worker}"))
-                    .spawn(move || shared.work(worker))
-                    .expect("the system must be able to start a thread")
-            })
-            .collect();
-        Self { shared, caller: Mutex::new(()), workers }
+        let mut pool = Self { shared, caller: Mutex::new(()), workers: Vec::with_capacity(threads - 1) };
+        for worker in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let thread = std::thread::Builder::new().name(format!("gpt2-{worker}"));
+            pool.workers.push(thread.spawn(move || shared.work(worker))?);
+        }
+        Ok(pool)
     }
 
     /// Number of threads that share the work, the caller's included.

@@ -38,7 +38,8 @@ impl Score {
     /// The log-probability of the text: the sum over its tokens.
     #[must_use]
     pub fn total_logprob(&self) -> f64 {
-        self.logprobs().sum()
+        // Not `sum`, which makes nothing -0.
+        self.logprobs().fold(0.0, |sum, logprob| sum + logprob)
     }
 
     /// `exp(-total / tokens_scored)`; `None` if no token was scored.

@@ -3,18 +3,16 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use gpt2::checkpoint::CheckpointError;
-use gpt2::config::ConfigError;
 use gpt2::generate::GenerateError;
 use gpt2::hub::HubError;
 use gpt2::model::StepError;
 use gpt2::tokenizer::TokenizerError;
 
-use crate::terminal::paint_error;
+use crate::terminal::{paint_error, thousands};
 
 /// Why a command ends early.
 #[derive(Debug)]
@@ -31,29 +29,35 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Report {
     error: Box<dyn Error + Send + Sync>,
-    hint: Option<String>,
+    hints: Vec<String>,
 }
 
 impl Failure {
     /// Says that the command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self::Usage(Report { error: message.into().into(), hint: None })
+        Self::Usage(Report { error: message.into().into(), hints: Vec::new() })
     }
 
     /// Says that something went wrong.
     pub(crate) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Failed(Report { error: error.into(), hint: None })
+        Self::Failed(Report { error: error.into(), hints: Vec::new() })
     }
 
-    /// Says which file an error is about.
-    pub(crate) fn in_file(path: &Path, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(InFile { path: path.to_owned(), source: error.into() })
+    /// Says that a text does not fit into the model's context.
+    pub(crate) fn too_long(tokens: usize, context: usize) -> Self {
+        let (tokens, context) = (thousands(tokens), thousands(context));
+        Self::new(format!("the text has {tokens} tokens, more than the model's context of {context}"))
     }
 
-    /// Adds what can be done about it, unless there is a hint already.
+    /// Says what went wrong, and what the cause was.
+    pub(crate) fn caused(message: String, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Caused { message, source: source.into() })
+    }
+
+    /// Adds what can be done about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         if let Self::Usage(report) | Self::Failed(report) = &mut self {
-            report.hint.get_or_insert(hint.into());
+            report.hints.push(hint.into());
         }
         self
     }
@@ -81,27 +85,27 @@ impl Failure {
             paint_error(Style::new().dimmed(), "caused by:", &error.to_string());
             cause = error.source();
         }
-        if let Some(hint) = &report.hint {
+        for hint in &report.hints {
             paint_error(cyan, "hint:", hint);
         }
         ExitCode::from(code)
     }
 }
 
-/// An error in a file whose own message does not name it.
+/// An error and its cause.
 #[derive(Debug)]
-struct InFile {
-    path: PathBuf,
+struct Caused {
+    message: String,
     source: Box<dyn Error + Send + Sync>,
 }
 
-impl fmt::Display for InFile {
+impl fmt::Display for Caused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot use `{}`", self.path.display())
+        f.write_str(&self.message)
     }
 }
 
-impl Error for InFile {
+impl Error for Caused {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }
@@ -112,24 +116,8 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::ReaderGone,
-            _ => Self::new(OutputError(error)),
+            _ => Self::caused("cannot write to standard output".to_owned(), error),
         }
-    }
-}
-
-/// Standard output does not take what is written to it.
-#[derive(Debug)]
-struct OutputError(io::Error);
-
-impl fmt::Display for OutputError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot write to standard output")
-    }
-}
-
-impl Error for OutputError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
     }
 }
 
@@ -160,9 +148,10 @@ impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         let hint = error.hint();
         match error {
-            HubError::InvalidId { .. } | HubError::InvalidRevision { .. } => {
-                Self::Usage(Report { error: error.into(), hint: hint.map(str::to_owned) })
-            }
+            HubError::InvalidId { .. } | HubError::InvalidRevision { .. } => Self::Usage(Report {
+                error: error.into(),
+                hints: hint.map(str::to_owned).into_iter().collect(),
+            }),
             _ => Self::new(error).maybe_hint(hint),
         }
     }
@@ -177,12 +166,11 @@ impl From<TokenizerError> for Failure {
 
 impl From<StepError> for Failure {
     fn from(error: StepError) -> Self {
-        let hint = match error {
-            StepError::Context { .. } => Some("shorten the text"),
-            StepError::Token { .. } => Some("the tokenizer may belong to another model"),
-            _ => None,
-        };
-        Self::new(error).maybe_hint(hint)
+        match error {
+            StepError::Context { past: 0, new, context } => Self::too_long(new, context).hint("shorten it"),
+            StepError::Token { .. } => Self::new(error).hint("the tokenizer may belong to another model"),
+            _ => Self::new(error),
+        }
     }
 }
 
@@ -194,18 +182,12 @@ impl From<GenerateError> for Failure {
                 .hint("`--max-new-tokens` counts new tokens only, and `--max-length` the prompt as well"),
             GenerateError::SameSequences(_) => Self::Usage(Report {
                 error: error.into(),
-                hint: Some("leave out `--greedy`, or set `--temperature` above 0".to_owned()),
+                hints: vec!["leave out `--greedy`, or set `--temperature` above 0".to_owned()],
             }),
             GenerateError::Setting { .. } | GenerateError::TwoLengths { .. } => {
-                Self::Usage(Report { error: error.into(), hint: None })
+                Self::Usage(Report { error: error.into(), hints: Vec::new() })
             }
             _ => Self::new(error),
         }
-    }
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::new(error)
     }
 }

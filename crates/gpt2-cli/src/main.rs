@@ -14,10 +14,13 @@ mod terminal;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
+use crate::arguments::Arguments;
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = match arguments::parse() {
+    let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help that cannot be printed, because its reader is gone, is no failure.

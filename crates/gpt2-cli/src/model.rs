@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gpt2::checkpoint::Checkpoint;
-use gpt2::config::{Config, GenerationDefaults};
+use gpt2::config::{Config, ConfigError, GenerationDefaults};
 use gpt2::hub::{Hub, HubError, HubOptions};
 use gpt2::model::Model;
 use gpt2::tokenizer::Tokenizer;
 use gpt2_kernels::{Cpu, Kernels};
 
-use crate::arguments::Options;
+use crate::arguments::{MOST_THREADS, Options};
 use crate::failure::{Failure, MODEL_DIRECTORY};
 use crate::terminal::{self, Terminal, Unit};
 
@@ -107,7 +107,15 @@ impl ModelFiles {
             let hub = hub(options)?;
             let directory = match cached(&hub, name, revision) {
                 Some(directory) => directory,
-                None => fetch(&hub, name, revision, terminal)?,
+                None => fetch(&hub, name, revision, terminal).map_err(|error| {
+                    let failure = Failure::from(error);
+                    // `models/mine` may be meant as a directory, and misspelt.
+                    if name.contains('/') {
+                        failure.hint(format!("there is no directory `{name}` either"))
+                    } else {
+                        failure
+                    }
+                })?,
             };
             Ok(files(Place::Directory(directory)))
         }
@@ -197,13 +205,14 @@ impl ModelFiles {
     pub(crate) fn load(self, options: &Options, terminal: &Terminal) -> Result<Loaded, Failure> {
         let begin = Instant::now();
         let (model, tokenizer) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| self.tokenizer());
+            let tokenizer = std::thread::Builder::new().spawn_scoped(scope, || self.tokenizer());
             let model = self.load_model(options, terminal);
-            (model, tokenizer.join())
+            // Without a thread to spare, or after it panicked, there is still this one.
+            let tokenizer = tokenizer.ok().and_then(|thread| thread.join().ok());
+            (model, tokenizer.unwrap_or_else(|| self.tokenizer()))
         });
         let model = model?;
-        let tokenizer = tokenizer.map_err(|_| Failure::new("the tokenizer could not be read"))??;
-        let tokenizer = tokenizer.padded_to(model.config().vocab_size);
+        let tokenizer = tokenizer?.padded_to(model.config().vocab_size);
         Ok(Loaded { name: self.name, model, tokenizer, load_time: begin.elapsed() })
     }
 
@@ -215,16 +224,16 @@ impl ModelFiles {
         match File::open(&path).and_then(|file| file.take(LONGEST_CONFIG + 1).read_to_end(&mut bytes)) {
             Ok(size) if size as u64 > LONGEST_CONFIG => {
                 let message = format!("expected at most {LONGEST_CONFIG} bytes, found more");
-                Err(Failure::in_file(&path, message))
+                Err(Failure::caused(format!("cannot read `{}`", path.display()), message))
             }
             Ok(_) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Failure::in_file(&path, error)),
+            Err(error) => Err(Failure::caused(format!("cannot read `{}`", path.display()), error)),
         }
     }
 
-    fn in_file(&self, name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
-        Failure::in_file(&self.directory().join(name), error)
+    fn in_file(&self, name: &str, error: ConfigError) -> Failure {
+        Failure::caused(format!("cannot use `{}`", self.directory().join(name).display()), error)
     }
 
     fn directory(&self) -> &Path {
@@ -312,9 +321,11 @@ pub(crate) fn cpu(options: &Options) -> Result<Cpu, Failure> {
             Failure::usage(message).hint(format!("it can run {}", available.join(", ")))
         })?,
     };
-    let threads = match options.threads {
-        Some(threads) => usize::from(threads),
-        None => std::thread::available_parallelism().map_or(1, |threads| threads.get().min(1024)),
-    };
-    Ok(Cpu::new(kernels, threads))
+    let threads = options.threads.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MOST_THREADS))
+    });
+    Cpu::try_new(kernels, threads).map_err(|error| {
+        Failure::caused(format!("cannot start {threads} threads"), error)
+            .hint("ask for fewer with `--threads`")
+    })
 }

@@ -14,7 +14,7 @@ const LONGEST: u64 = 1 << 30;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TextArguments {
     /// The text; `-`, or nothing at all, reads standard input, less one newline at its end
-    #[arg(value_name = "TEXT|-", allow_hyphen_values = true)]
+    #[arg(value_name = "TEXT|-")]
     text: Option<String>,
     #[command(flatten)]
     special: SpecialArguments,
@@ -23,16 +23,14 @@ pub(crate) struct TextArguments {
 /// What to make of `<|endoftext|>` in a text.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SpecialArguments {
-    /// What `<|endoftext|>` in the text is: the special token, or plain characters
+    /// Whether `<|endoftext|>` in the text is parsed as the special token, or is plain text
     #[arg(long, value_name = "AS", value_enum, default_value_t = Special::Parse)]
     special_tokens: Special,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Special {
-    /// The special token
     Parse,
-    /// Plain characters, for text from strangers
     Text,
 }
 
@@ -87,7 +85,7 @@ pub(crate) fn read_text(name: &str, source: impl Read) -> Result<String, Failure
     let size = source
         .take(LONGEST + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
+        .map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
     if size as u64 > LONGEST {
         return Err(Failure::new(format!("{name} is longer than {LONGEST} bytes")));
     }

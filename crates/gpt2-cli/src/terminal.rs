@@ -160,15 +160,15 @@ impl Progress {
             self.waiting = false;
             let template = match (self.unit, total) {
                 (Unit::Bytes, Some(_)) => {
-                    "{prefix} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+                    "{prefix} {bar:30} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left"
                 }
-                (Unit::Bytes, None) => "{prefix} {spinner} {bytes}, {bytes_per_sec}",
+                (Unit::Bytes, None) => "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}",
                 (Unit::Tokens, _) => "{prefix} {bar:30} {human_pos} of {human_len} tokens, {eta} left",
             };
             let style = ProgressStyle::with_template(template).expect("the templates are well-formed");
             self.bar.set_style(style.progress_chars("━╸ "));
             self.bar.set_prefix(self.label.clone());
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         }
         if let Some(total) = total {
             self.bar.set_length(total);

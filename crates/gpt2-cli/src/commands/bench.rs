@@ -28,16 +28,16 @@ use crate::terminal::{DIM, Terminal};
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// Tokens of a prompt
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]
     prompt_tokens: usize,
     /// Tokens to generate for each prompt
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive, allow_negative_numbers = true)]
     new_tokens: usize,
     /// Prompts that are continued together
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = batch)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = batch, allow_negative_numbers = true)]
     batch: usize,
     /// Measurements
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive, allow_negative_numbers = true)]
     repetitions: usize,
     #[command(flatten)]
     format: Format,

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
+use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::arguments::command;
+use crate::arguments::Arguments as CommandLine;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -20,6 +21,6 @@ pub(crate) struct Arguments {
 /// Prints the script.
 pub(crate) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut command(), "gpt2", &mut script);
+    clap_complete::generate(arguments.shell, &mut CommandLine::command(), "gpt2", &mut script);
     Ok(terminal.output.write_all(&script)?)
 }

@@ -19,7 +19,7 @@ use crate::terminal::Terminal;
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// Token ids; `-`, or none at all, reads standard input
-    #[arg(value_name = "IDS", allow_hyphen_values = true)]
+    #[arg(value_name = "IDS", allow_negative_numbers = true)]
     ids: Vec<String>,
     #[command(flatten)]
     format: Format,

@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::Format;
 use crate::arguments::Options;
 use crate::failure::Failure;
-use crate::model::{MAIN, fetch, hub};
+use crate::model::{DEMO, MAIN, fetch, hub};
 use crate::terminal::Terminal;
 
-/// Download a model from the Hugging Face hub, or bring it up to date, and print its directory.
+/// Download a model from the Hugging Face hub, or bring it up to date.
 ///
-/// Files go to the cache that Python's `huggingface_hub` uses, so that neither downloads what the
+/// Prints the model's directory. Files go to the cache that Python's `huggingface_hub` uses, so that neither downloads what the
 /// other has. A download that breaks off is continued by the next.
 ///
 /// `HF_HOME` and `HF_HUB_CACHE` move the cache, `HF_ENDPOINT` names a mirror, and `HF_TOKEN` opens
@@ -38,6 +38,9 @@ struct Record<'a> {
 
 /// Downloads the model.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
+    if arguments.id == DEMO {
+        return Err(Failure::usage("the model `demo` is built in: there is nothing to download"));
+    }
     let revision = options.revision.as_deref().unwrap_or(MAIN);
     let path: PathBuf = fetch(&hub(options)?, &arguments.id, revision, terminal)?;
     if arguments.format.json {

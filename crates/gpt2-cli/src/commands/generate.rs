@@ -10,7 +10,7 @@ use gpt2::generate::{Completion, FinishReason, Generation, Settings, TextGenerat
 use serde::Serialize;
 
 use super::Format;
-use crate::arguments::{Options, count, not_negative, positive, share};
+use crate::arguments::{Options, count, not_negative, positive, seed, share, token_id};
 use crate::failure::Failure;
 use crate::model::{Loaded, ModelFiles};
 use crate::prompt::TextArguments;
@@ -25,6 +25,7 @@ use crate::terminal::{DIM, Terminal};
 /// Flags have the names of transformers' `GenerationConfig`. What no flag sets is as the model's
 /// `generation_config.json` has it, else at the default shown.
 #[derive(clap::Args, Debug)]
+#[command(mut_arg("text", |text| text.value_name("PROMPT|-")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     prompt: TextArguments,
@@ -35,7 +36,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     end: End,
     /// Leave the prompt out of the output
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     no_prompt: bool,
     #[command(flatten)]
     format: Format,
@@ -71,7 +72,7 @@ struct Choice {
     #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     top_p: Option<f64>,
     /// The same seed gives the same text, on any machine [default: another one every time]
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Continuations to generate
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
@@ -85,7 +86,8 @@ struct End {
     #[arg(long, value_name = "TEXT", value_parser = stop_string, allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Tokens that end a continuation, with commas between [default: the model's]
-    #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with = "ignore_eos")]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
+    #[arg(allow_negative_numbers = true, conflicts_with = "ignore_eos")]
     eos_token_id: Option<Vec<u32>>,
     /// Go on past end-of-text tokens
     #[arg(long)]
@@ -98,13 +100,10 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let files = ModelFiles::find(options, terminal)?;
     let settings = arguments.settings(&files.generation_defaults()?, &files.config()?);
     settings.check()?;
-    let has_filters = [
-        arguments.choice.temperature.is_some_and(|t| t > 0.0),
-        arguments.choice.top_k.is_some(),
-        arguments.choice.top_p.is_some(),
-    ];
-    if arguments.choice.greedy && has_filters.contains(&true) {
-        terminal.note("`--temperature`, `--top-k` and `--top-p` have no effect with `--greedy`");
+    let Choice { temperature, top_k, top_p, .. } = arguments.choice;
+    let sampling_set = temperature.is_some_and(|t| t > 0.0) || top_k.is_some() || top_p.is_some();
+    if sampling_set && !settings.samples() {
+        terminal.note("`--temperature`, `--top-k` and `--top-p` have no effect on greedy generation");
     }
 
     let loaded = files.load(options, terminal)?;

@@ -11,9 +11,9 @@ use crate::failure::Failure;
 use crate::model::ModelFiles;
 use crate::terminal::{DIM, Terminal, bar, bytes, thousands};
 
-/// Show a model's modules, as PyTorch prints them, and where its parameters are.
+/// Show a model's modules and where its parameters are.
 ///
-/// Read from the configuration and the headers of the files alone: as quick for the largest model as
+/// The modules are drawn as PyTorch prints them. All is read from the configuration and the headers of the files alone: as quick for the largest model as
 /// for the smallest.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {

@@ -11,7 +11,9 @@ use crate::failure::Failure;
 use crate::model::{DEMO, ModelFiles, hub};
 use crate::terminal::{DIM, Terminal, bytes};
 
-/// List the models that need no download: the built-in one and those in the cache.
+/// List the models that need no download.
+///
+/// These are the built-in one and the GPT-2 models in the cache, which Python's `huggingface_hub` shares.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -60,6 +62,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         }
     }
     if cached.is_empty() {
+        out.flush()?;
         let cache = hub.options().cache.display().to_string();
         terminal.remark(&format!("none downloaded yet in {cache}: `gpt2 download gpt2` fetches GPT-2"));
     }

@@ -19,12 +19,14 @@ use crate::terminal::{DIM, Terminal, bar};
 /// Probabilities are the model's own, before temperature and filters. An empty text starts from the
 /// model's beginning-of-text token.
 #[derive(clap::Args, Debug)]
+#[command(mut_arg("text", |text| text.value_name("PROMPT|-")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     prompt: TextArguments,
     /// Tokens to show
-    #[arg(short, long = "top", value_name = "K", default_value_t = 10, value_parser = positive, allow_negative_numbers = true)]
-    k: usize,
+    #[arg(short = 'k', long, value_name = "K", default_value_t = 10, value_parser = positive)]
+    #[arg(allow_negative_numbers = true)]
+    top_k: usize,
     #[command(flatten)]
     format: Format,
 }
@@ -52,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     if ids.is_empty() {
         ids.extend(loaded.model.config().bos_token_id);
     }
-    let candidates = next_tokens(&loaded.model, &ids, arguments.k)?;
+    let candidates = next_tokens(&loaded.model, &ids, arguments.top_k)?;
     let tokenizer = &loaded.tokenizer;
     if arguments.format.json {
         let candidates = candidates

@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         Some(path) => {
             let name = format!("`{}`", path.display());
             let file =
-                File::open(path).map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
+                File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
             read_text(&name, file)?
         }
         None => arguments.text.read()?,
@@ -117,12 +117,8 @@ fn score_ids(
                 progress.update(done as u64, Some(ids.len() as u64))
             })?)
         }
-        None if ids.len() > context => Err(Failure::new(format!(
-            "the text has {} tokens, the model's context {}",
-            thousands(ids.len()),
-            thousands(context)
-        ))
-        .hint(format!("`--stride {}` scores it in overlapping windows", context.div_ceil(2)))),
+        None if ids.len() > context => Err(Failure::too_long(ids.len(), context)
+            .hint(format!("`--stride {}` scores it in overlapping windows", context.div_ceil(2)))),
         None => Ok(score(&loaded.model, ids)?),
     }
 }

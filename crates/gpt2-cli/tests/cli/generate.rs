@@ -1,0 +1,170 @@
+//! `generate`: transformers' tokens, its JSON, and the same text whatever the route.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Room, characters, golden};
+
+#[test]
+fn greedy_tokens_are_those_of_transformers() {
+    let room = Room::new();
+    let expected = fs::read(golden("one-layer").join("expected.json")).expect("the golden file is there");
+    let expected: Value = serde_json::from_slice(&expected).expect("the golden file is JSON");
+    let characters = characters();
+    let mut compared = 0;
+    for prompt in expected["prompts"].as_array().expect("the golden file has prompts") {
+        let ids = prompt["ids"].as_array().expect("a prompt has ids").iter();
+        // Only prompts that can be written as text in the tiny vocabulary.
+        let text: Option<String> =
+            ids.map(|id| characters.get(id.as_u64().expect("an id") as usize)).collect();
+        let Some(text) = text else { continue };
+        let greedy = &prompt["greedy"];
+        let count = greedy.as_array().expect("a list of tokens").len().to_string();
+        let records = room.json(&[
+            "generate",
+            &text,
+            "--model=tiny",
+            "--greedy",
+            "--ignore-eos",
+            "--max-new-tokens",
+            &count,
+        ]);
+        assert_eq!(records.len(), 1);
+        assert_eq!(&records[0]["prompt_tokens"], &prompt["ids"]);
+        assert_eq!(&records[0]["tokens"], greedy);
+        compared += 1;
+    }
+    assert!(compared >= 2, "only {compared} prompts compared");
+}
+
+#[test]
+fn json_has_one_line_for_each_sequence_with_the_agreed_fields() {
+    let room = Room::new();
+    let records = room.json(&[
+        "--model=tiny",
+        "generate",
+        "Hi",
+        "--seed=5",
+        "--max-new-tokens=4",
+        "--num-return-sequences=3",
+    ]);
+    assert_eq!(records.len(), 3);
+    for record in &records {
+        let mut fields: Vec<&String> = record.as_object().expect("an object").keys().collect();
+        fields.sort();
+        let mut agreed = [
+            "model",
+            "prompt",
+            "text",
+            "prompt_tokens",
+            "tokens",
+            "logprobs",
+            "finish_reason",
+            "seed",
+            "usage",
+            "timing",
+        ];
+        agreed.sort_unstable();
+        assert_eq!(fields, agreed);
+        assert_eq!(record["model"], "tiny");
+        assert_eq!(record["prompt"], "Hi");
+        assert_eq!(record["prompt_tokens"], json!([39, 72]));
+        assert_eq!(record["seed"], 5);
+        assert_eq!(record["finish_reason"], "length");
+        assert_eq!(record["usage"], json!({ "prompt_tokens": 2, "completion_tokens": 4 }));
+        assert!(!record["text"].as_str().expect("a text").starts_with("Hi"), "the text is the continuation");
+        for field in ["load_s", "prefill_s", "decode_s", "tokens_per_second"] {
+            assert!(record["timing"][field].is_number(), "{field} in {record}");
+        }
+        let logprobs = record["logprobs"].as_array().expect("a list");
+        assert!(logprobs.iter().all(|logprob| logprob.as_f64().is_some_and(|logprob| logprob < 0.0)));
+    }
+    assert_ne!(records[0]["tokens"], records[1]["tokens"], "sequences have noise of their own");
+}
+
+#[test]
+fn a_seed_that_was_chosen_gives_the_same_text_when_it_is_given() {
+    let room = Room::new();
+    let generate = |more: &[&str]| room.json(&[&["generate", "Hi", "--model=tiny"], more].concat()).remove(0);
+    let (first, second) = (generate(&[]), generate(&[]));
+    assert_ne!(first["seed"], second["seed"]);
+    let seed = first["seed"].to_string();
+    assert_eq!(generate(&["--seed", &seed])["tokens"], first["tokens"]);
+    let outcome = room.gpt2(&["generate", "Hi", "--model=tiny", "--seed", &seed]);
+    assert!(outcome.stderr.contains(&format!("seed {seed}")), "{}", outcome.stderr);
+}
+
+#[test]
+fn threads_and_kernels_change_no_bit() {
+    let room = Room::new();
+    let run = |more: &[&str]| {
+        let line = ["generate", "Once upon", "--seed=7", "--num-return-sequences=2", "--max-new-tokens=60"];
+        let records = room.json(&[&line[..], &["--model=tiny"], more].concat());
+        records
+            .into_iter()
+            .map(|record| (record["tokens"].clone(), record["logprobs"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let one = run(&["--threads=1", "--kernels=scalar"]);
+    assert_eq!(one, run(&["--threads=2", "--kernels=scalar"]));
+    for row in ["avx2", "avx512"] {
+        let outcome = room.gpt2(&["--kernels", row, "--model=tiny", "next", "Hi"]);
+        match outcome.code {
+            Some(0) => assert_eq!(one, run(&["--threads=2", "--kernels", row]), "{row}"),
+            code => {
+                assert_eq!(code, Some(2), "{}", outcome.stderr);
+                assert!(outcome.stderr.contains("it can run `scalar`"), "{}", outcome.stderr);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_string_and_an_end_token_end_the_text_before_them() {
+    let room = Room::new();
+    let generate = |more: &[&str]| {
+        room.json(&[&["generate", "T", "--model=tiny", "--greedy", "--max-new-tokens=12"], more].concat())
+            .remove(0)
+    };
+    let whole = generate(&["--ignore-eos"]);
+    let text = whole["text"].as_str().expect("a text");
+    assert_eq!(text.len(), 12);
+    let stop = &text[5..7];
+    let cut = text.find(stop).expect("it is in there");
+    let stopped = generate(&["--stop", stop, "--stop", "never"]);
+    assert_eq!(stopped["text"].as_str(), Some(&text[..cut]));
+    assert_eq!(stopped["finish_reason"], "stop");
+    let end = &whole["tokens"][3];
+    let first = whole["tokens"].as_array().expect("a list").iter().position(|id| id == end);
+    let ended = generate(&["--eos-token-id", &end.to_string()]);
+    assert_eq!(ended["finish_reason"], "eos");
+    assert_eq!(ended["tokens"].as_array().map(Vec::len), first.map(|index| index + 1));
+    assert_eq!(ended["tokens"].as_array().and_then(|tokens| tokens.last()), Some(end));
+}
+
+#[test]
+fn the_context_ends_what_no_length_does() {
+    let room = Room::new();
+    let record =
+        room.json(&["generate", "Hi", "--model=tiny", "--ignore-eos", "--max-new-tokens=1000"]).remove(0);
+    assert_eq!(record["finish_reason"], "context");
+    // The token behind a full context of 200 is still chosen.
+    assert_eq!(record["usage"], json!({ "prompt_tokens": 2, "completion_tokens": 199 }));
+}
+
+#[test]
+fn the_demo_model_in_the_program_writes_text() {
+    let room = Room::new();
+    let outcome = room.gpt2(&["generate", "Once upon a time", "--max-new-tokens=20"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stdout.starts_with("Once upon a time"), "{}", outcome.stdout);
+    let notes: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("note:")).collect();
+    assert_eq!(notes.len(), 2, "{}", outcome.stderr);
+    assert!(notes[0].contains("demo model") && notes[1].contains("gpt2 download gpt2"), "{notes:?}");
+
+    let asked_for = room.gpt2(&["generate", "Once upon a time", "--max-new-tokens=20", "--model=demo"]);
+    assert!(!asked_for.stderr.contains("note:"), "{}", asked_for.stderr);
+    let quiet = room.gpt2(&["generate", "Once upon a time", "--max-new-tokens=20", "--quiet"]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
+}

@@ -1,0 +1,114 @@
+//! The JSON of every command but `generate`.
+
+use serde_json::json;
+
+use crate::support::Room;
+
+#[test]
+fn tokenize_counts_offsets_in_characters() {
+    let records = Room::new().json(&["tokenize", "a é🙂"]);
+    assert_eq!(
+        records,
+        [json!({
+            "text": "a é🙂",
+            "ids": [64, 38251, 8582, 25081],
+            "tokens": ["a", "ĠÃ©", "ðŁ", "ĻĤ"],
+            "offsets": [[0, 1], [1, 3], [3, 4], [3, 4]],
+        })]
+    );
+}
+
+#[test]
+fn detokenize_undoes_tokenize() {
+    let records = Room::new().json(&["detokenize", "35364,3303", "7587", "50256"]);
+    assert_eq!(
+        records,
+        [json!({ "ids": [35364, 3303, 7587, 50256], "text": "Natural language processing<|endoftext|>" })]
+    );
+}
+
+#[test]
+fn next_ranks_candidates_whose_probabilities_add_up() {
+    let records = Room::new().json(&["next", "Hi", "--model=tiny", "-k", "101"]);
+    assert_eq!(records[0]["prompt"], "Hi");
+    let candidates = records[0]["candidates"].as_array().expect("a list");
+    assert_eq!(candidates.len(), 101);
+    let probabilities: Vec<f64> =
+        candidates.iter().map(|candidate| candidate["probability"].as_f64().expect("a number")).collect();
+    assert!(probabilities.is_sorted_by(|a, b| a >= b));
+    assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-5);
+    for (candidate, probability) in candidates.iter().zip(&probabilities) {
+        let logprob = candidate["logprob"].as_f64().expect("a number");
+        assert!((logprob.exp() - probability).abs() < 1e-6);
+        assert!(candidate["id"].is_u64() && candidate["token"].is_string());
+    }
+}
+
+#[test]
+fn score_agrees_with_next_and_with_itself() {
+    let room = Room::new();
+    let score = |more: &[&str]| room.json(&[&["score", "--model=tiny"], more].concat()).remove(0);
+    let plain = score(&["Hi!"]);
+    let tokens = plain["tokens"].as_array().expect("a list");
+    assert_eq!(tokens[0], json!({ "id": 39, "token": "H", "logprob": null, "rank": null }));
+    assert_eq!(plain["tokens_scored"], 2);
+    let logprobs: Vec<f64> =
+        tokens[1..].iter().map(|token| token["logprob"].as_f64().expect("a number")).collect();
+    let total: f64 = logprobs.iter().sum();
+    assert!((plain["total_logprob"].as_f64().expect("a number") - total).abs() < 1e-6);
+    assert!((plain["perplexity"].as_f64().expect("a number").ln() + total / 2.0).abs() < 1e-6);
+
+    let next = room.json(&["next", "Hi", "--model=tiny", "-k", "101"]).remove(0);
+    let candidates = next["candidates"].as_array().expect("a list");
+    let rank =
+        candidates.iter().position(|candidate| candidate["token"] == "!").expect("every token is listed");
+    assert_eq!(tokens[2]["rank"], rank + 1);
+    assert_eq!(tokens[2]["logprob"], candidates[rank]["logprob"]);
+
+    let with_bos = score(&["Hi!", "--bos"]);
+    assert_eq!(with_bos["tokens_scored"], 3);
+    assert!(with_bos["tokens"][0]["logprob"].is_number());
+
+    let long = "x".repeat(500);
+    let strided = score(&[&long, "--stride=100"]);
+    assert_eq!(strided["tokens_scored"], 499);
+}
+
+#[test]
+fn inspect_adds_up() {
+    let records = Room::new().json(&["inspect", "--model=tiny"]);
+    let components = records[0]["components"].as_array().expect("a list");
+    let parameters: u64 =
+        components.iter().map(|component| component["parameters"].as_u64().expect("a number")).sum();
+    assert_eq!(records[0]["total_parameters"], parameters);
+    assert_eq!(records[0]["model"], "tiny");
+    let architecture = records[0]["architecture"].as_str().expect("a text");
+    assert!(architecture.starts_with("GPT2LMHeadModel(\n"), "{architecture}");
+}
+
+#[test]
+fn bench_measures_and_its_hash_is_that_of_the_tokens() {
+    let room = Room::new();
+    let bench = |more: &[&str]| {
+        let line = ["bench", "--model=tiny", "--new-tokens=9", "--prompt-tokens=5", "--repetitions=1"];
+        room.json(&[&line[..], more].concat()).remove(0)
+    };
+    let one = bench(&["--threads=1", "--kernels=scalar"]);
+    for field in ["load_s", "prefill_tokens_per_second", "decode_tokens_per_second", "gigabytes_per_second"] {
+        assert!(one[field].as_f64().is_some_and(|value| value > 0.0), "{field} in {one}");
+    }
+    assert_eq!(
+        (&one["dtype"], &one["kernels"], &one["threads"]),
+        (&json!("f32"), &json!("scalar"), &json!(1))
+    );
+    assert_eq!((&one["prompt_tokens"], &one["new_tokens"], &one["batch"]), (&json!(5), &json!(9), &json!(1)));
+    assert_eq!(one["output_hash"], bench(&["--threads=2"])["output_hash"]);
+    assert_ne!(one["output_hash"], bench(&["--batch=3"])["output_hash"]);
+}
+
+#[test]
+fn models_lists_the_built_in_one() {
+    let records = Room::new().json(&["models"]);
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["model"], "demo");
+}

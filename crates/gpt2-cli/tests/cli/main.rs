@@ -1,0 +1,11 @@
+//! The command line, used as people and programs use it.
+//!
+//! Texts and numbers are those of a tiny model with fixed weights, made from a golden checkpoint and a tokenizer
+//! that has one token for each character; the demo model is only asked whether it works.
+
+mod generate;
+mod json;
+mod streams;
+mod support;
+#[cfg(unix)]
+mod transcripts;

@@ -39,7 +39,7 @@ SEED = 1
 TOKENS_PER_STEP = 2048
 SHORT, LONG = 256, 1024  # sequence lengths of the two phases
 LONG_FROM = 0.70  # progress at which LONG begins
-FULL_SOFTMAX_FROM = 0.90
+FULL_SOFTMAX_FROM = 0.92
 DECAY_FROM = 0.62
 WARMUP_STEPS = 150
 NEGATIVES = 3072
@@ -206,7 +206,7 @@ def train(args, training: np.ndarray, held_out: np.ndarray) -> None:
         rows = TOKENS_PER_STEP // length
         inputs, targets = batch(training, length, rows, state["windows"][length])
         targets = targets.reshape(-1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=not args.f32):
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             hidden = model.transformer(inputs, use_cache=False).last_hidden_state.reshape(-1, wte.shape[1])
             if done >= FULL_SOFTMAX_FROM:
                 loss = full_loss_backward(hidden, targets, wte)
@@ -254,6 +254,7 @@ def export(args) -> None:
     # Says in the file itself how far the training had come.
     path = args.export / "model.safetensors"
     save_file(load_file(path), path, metadata={"format": "pt", "tokens": str(saved["state"]["tokens"])})
+    path.chmod(0o644)
     print(json.dumps(saved["state"]))
 
 
@@ -275,11 +276,12 @@ def main() -> None:
     parser.add_argument("--evaluate", type=Path, metavar="DIR")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--f32", action="store_true", help="no bf16 autocast")
+    parser.add_argument("--bf16", action="store_true", help="bf16 autocast; pays only where bf16 products are fast")
     parser.add_argument("--max-steps", type=int, default=1 << 60, help="stop early, for trials")
     parser.add_argument("--log-every", type=int, default=50)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # AdamW's averages of rows that are not seen shrink into slow denormals
     args.run.mkdir(parents=True, exist_ok=True)
     if args.export:
         return export(args)

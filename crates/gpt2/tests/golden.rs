@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use gpt2::cache::KvCache;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
+use gpt2::generate::{Generation, Settings};
 use gpt2::logits::argmax;
 use gpt2::model::{Model, Step, Want};
 use gpt2::probe::{Probe, Site};
+use gpt2::tokenizer::{SpecialText, SpecialTokens, Tokenizer};
 use gpt2::workspace::Workspace;
 use gpt2_kernels::{Cpu, Kernels, Rows};
 use safetensors::SafeTensors;
@@ -134,5 +136,56 @@ fn logits_hidden_states_attention_and_greedy_tokens_equal_transformers() {
                 assert_eq!(greedy, prompt.greedy, "{}", what("greedy tokens"));
             }
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct DemoExpected {
+    prompts: Vec<DemoPrompt>,
+    all_positions: usize,
+}
+
+#[derive(Deserialize)]
+struct DemoPrompt {
+    text: String,
+    ids: Vec<u32>,
+    greedy: Vec<u32>,
+    greedy_text: String,
+}
+
+#[test]
+fn the_demo_model_reads_and_writes_as_in_transformers() {
+    let root = testdata().join("../..");
+    let model = load(&root.join("models/demo"), Kernels::detect());
+    let tokenizer = Tokenizer::from_directory(&root.join("models/demo")).expect("tokenizer");
+    let json = std::fs::read(testdata().join("demo/expected.json")).expect("expected.json");
+    let expected: DemoExpected = serde_json::from_slice(&json).expect("expected.json");
+    let bytes = std::fs::read(testdata().join("demo/expected.safetensors")).expect("expected.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).expect("expected.safetensors");
+    assert!(expected.prompts.len() >= 5);
+    for (index, prompt) in expected.prompts.iter().enumerate() {
+        let ids = tokenizer.encode(&prompt.text, SpecialTokens::Parse).expect("ids");
+        assert_eq!(ids, prompt.ids, "{:?}", prompt.text);
+        let mut cache = KvCache::new(model.config());
+        let mut work = Workspace::new(&model, ids.len(), ids.len());
+        let step = Step::new(&model, &ids, &mut cache, Want::All).expect("step");
+        let logits = model.forward(&mut [step], &mut work);
+        let last = tensor(&tensors, &format!("prompt{index}.last_logits"));
+        assert_close(logits.row(ids.len() - 1), &last, &format!("{:?}, last logits", prompt.text));
+        if index == expected.all_positions {
+            let all: Vec<f32> = (0..ids.len()).flat_map(|row| logits.row(row).iter().copied()).collect();
+            assert_close(&all, &tensor(&tensors, &format!("prompt{index}.logits")), "every position");
+        }
+        let settings = Settings {
+            do_sample: false,
+            max_new_tokens: Some(prompt.greedy.len()),
+            eos_token_ids: Vec::new(),
+            ..Settings::default()
+        };
+        let generation = Generation::new(&model, &ids, settings).expect("generation");
+        let greedy: Vec<u32> = generation.map(|token| token.id).collect();
+        assert_eq!(greedy, prompt.greedy, "{:?}", prompt.text);
+        let text = tokenizer.decode(&greedy, SpecialText::Skip).expect("text");
+        assert_eq!(text, prompt.greedy_text);
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::tokenize;
 use crate::commands::{bench, completions, detokenize, download, generate, inspect, models, next, score};
 
-/// Most threads that can be asked for.
+/// Most threads that can be asked for: more is a slip.
 pub(crate) const MOST_THREADS: usize = 1024;
 
 const EXAMPLES: &str = "\
@@ -52,7 +52,7 @@ pub(crate) struct Options {
 
     /// Number of threads; changes no result [default: what the machine runs at once]
     #[arg(long, global = true, env = "GPT2_THREADS", hide_env = true, value_name = "N")]
-    #[arg(value_parser = threads, allow_negative_numbers = true)]
+    #[arg(value_parser = at_most(MOST_THREADS), allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
     /// Instruction set to compute with; changes no result [default: the best there is]
@@ -134,12 +134,12 @@ pub(crate) fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| "expected a whole number from 1".to_owned())
 }
 
-/// Parses a number of threads: more than this is a slip, and would take the system down with it.
-fn threads(text: &str) -> Result<usize, String> {
-    positive(text)
-        .ok()
-        .filter(|n| *n <= MOST_THREADS)
-        .ok_or_else(|| format!("expected a whole number from 1 to {MOST_THREADS}"))
+/// Makes a parser of whole numbers from one to `most`.
+pub(crate) fn at_most(most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| {
+        let number = positive(text).ok().filter(|n| *n <= most);
+        number.ok_or_else(|| format!("expected a whole number from 1 to {most}"))
+    }
 }
 
 /// Parses a whole number from zero.

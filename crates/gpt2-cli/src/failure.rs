@@ -182,9 +182,9 @@ impl From<GenerateError> for Failure {
                 .hint("`--max-new-tokens` counts new tokens only, and `--max-length` the prompt as well"),
             GenerateError::SameSequences(_) => Self::Usage(Report {
                 error: error.into(),
-                hints: vec!["leave out `--greedy`, or set `--temperature` above 0".to_owned()],
+                hints: vec!["tokens are drawn with `--do-sample` and a `--temperature` above 0".to_owned()],
             }),
-            GenerateError::Setting { .. } | GenerateError::TwoLengths { .. } => {
+            GenerateError::TwoLengths { .. } => {
                 Self::Usage(Report { error: error.into(), hints: Vec::new() })
             }
             _ => Self::new(error),

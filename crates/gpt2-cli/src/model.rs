@@ -93,7 +93,8 @@ impl ModelFiles {
             || name.contains('\\')
             || name.ends_with('/')
             || name.matches('/').count() > 1;
-        let exists_as_path = path.is_dir() && (name.contains('/') || path.join("config.json").is_file());
+        let exists_as_path =
+            path.is_file() || path.is_dir() && (name.contains('/') || path.join("config.json").is_file());
         let files = |place| Self { name: name.to_owned(), place };
         if name == DEMO {
             refuse_revision(options)?;

@@ -15,7 +15,7 @@ use gpt2_kernels::{AlignedVec, Cpu, ops};
 use serde::Serialize;
 
 use super::Format;
-use crate::arguments::{Options, positive};
+use crate::arguments::{Options, at_most, positive};
 use crate::failure::Failure;
 use crate::model::ModelFiles;
 use crate::terminal::{DIM, Terminal};
@@ -34,20 +34,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive, allow_negative_numbers = true)]
     new_tokens: usize,
     /// Prompts that are continued together
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = batch, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_most(1024), allow_negative_numbers = true)]
     batch: usize,
     /// Measurements
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive, allow_negative_numbers = true)]
     repetitions: usize,
     #[command(flatten)]
     format: Format,
-}
-
-fn batch(text: &str) -> Result<usize, String> {
-    positive(text)
-        .ok()
-        .filter(|n| *n <= 1024)
-        .ok_or_else(|| "expected a whole number from 1 to 1024".to_owned())
 }
 
 /// Tokens of a prompt that go through the model together, as in generation.

@@ -6,11 +6,11 @@ use std::io::Write;
 use std::time::Duration;
 
 use gpt2::config::{Config, GenerationDefaults};
-use gpt2::generate::{Completion, FinishReason, Generation, Settings, TextGeneration};
+use gpt2::generate::{Completion, FinishReason, GenerateError, Generation, Settings, TextGeneration};
 use serde::Serialize;
 
 use super::Format;
-use crate::arguments::{Options, count, not_negative, positive, seed, share, token_id};
+use crate::arguments::{Options, at_most, count, not_negative, positive, seed, share, token_id};
 use crate::failure::Failure;
 use crate::model::{Loaded, ModelFiles};
 use crate::prompt::TextArguments;
@@ -75,7 +75,8 @@ struct Choice {
     #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Continuations to generate
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    #[arg(value_parser = at_most(Settings::MOST_SEQUENCES))]
     num_return_sequences: usize,
 }
 
@@ -99,7 +100,12 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let prompt = arguments.prompt.read()?;
     let files = ModelFiles::find(options, terminal)?;
     let settings = arguments.settings(&files.generation_defaults()?, &files.config()?);
-    settings.check()?;
+    settings.check().map_err(|error| match error {
+        // What flags say was checked when they were parsed.
+        GenerateError::Setting { .. } => Failure::new(error)
+            .hint("it comes from the model's `generation_config.json`; the flag of this name goes before it"),
+        _ => error.into(),
+    })?;
     let Choice { temperature, top_k, top_p, .. } = arguments.choice;
     let sampling_set = temperature.is_some_and(|t| t > 0.0) || top_k.is_some() || top_p.is_some();
     if sampling_set && !settings.samples() {
@@ -218,8 +224,12 @@ fn summary(texts: &TextGeneration<'_, '_>) -> String {
     let tokens: usize = completions.iter().map(|completion| completion.tokens.len()).sum();
     let speed = speed(tokens, completions.len(), texts.generation().timing().decode)
         .map_or_else(String::new, |speed| format!(" · {speed:.1} tokens/s"));
-    let mut reasons: Vec<&str> = completions.iter().map(|completion| reason(completion.finish)).collect();
-    reasons.dedup();
+    let mut reasons: Vec<&str> = Vec::new();
+    for reason in completions.iter().map(|completion| reason(completion.finish)) {
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
     let settings = texts.generation().settings();
     let seed = if settings.samples() { format!("seed {}", settings.seed) } else { "greedy".to_owned() };
     let plural = if tokens == 1 { "" } else { "s" };
@@ -234,11 +244,11 @@ fn speed(tokens: usize, sequences: usize, decode: Duration) -> Option<f64> {
 
 fn reason(finish: Option<FinishReason>) -> &'static str {
     match finish {
-        Some(FinishReason::Eos) => "ended by the model",
-        Some(FinishReason::Length) => "ended by the length",
-        Some(FinishReason::Stop) => "ended by a stop string",
-        Some(FinishReason::Context) => "ended by the model's context",
-        _ => "not ended",
+        Some(FinishReason::Eos) => "end of text",
+        Some(FinishReason::Length) => "length reached",
+        Some(FinishReason::Stop) => "stop string",
+        Some(FinishReason::Context) => "context full",
+        _ => "unfinished",
     }
 }
 

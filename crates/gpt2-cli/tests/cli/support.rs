@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A working directory with the models `tiny`, `truncated`, `huge-header`, `wrong-shape`, `no-weights`,
-/// `no-config`, `no-tokenizer` and `bad-config`.
+/// A working directory with the model `tiny`, `settings`, which is the same with settings of its own, and models
+/// that say in their names what is wrong with them.
 pub(crate) struct Room {
     directory: TempDir,
 }
@@ -53,6 +53,10 @@ impl Room {
         let odd = config.replace("\"n_head\": 1", "\"n_head\": 5");
         assert_ne!(odd, config, "the golden configuration has one head");
         model("bad-config", &[("config.json", odd.as_bytes()), tokenizer_file, weights_file]);
+        let settings = ("generation_config.json", &br#"{"temperature": -1}"#[..]);
+        model("bad-settings", &[config_file, tokenizer_file, weights_file, settings]);
+        let settings = ("generation_config.json", &br#"{"do_sample": false, "max_length": 5}"#[..]);
+        model("settings", &[config_file, tokenizer_file, weights_file, settings]);
         fs::write(room.path().join("latin1.txt"), b"caf\xe9\n").expect("a file can be written");
         room
     }

@@ -574,11 +574,11 @@ fn options_follow_the_variables_of_huggingface_hub() {
         HubOptions::from_variables(|name| variables.get(name).map(|&value| value.to_owned()))
     };
     for (variables, cache) in [
-        (&[("HOME", "/home/me")][..], "/home/me/.cache/huggingface/hub"),
-        (&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
-        (&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf")], "/hf/hub"),
+        (&[("HOME", "/me")][..], "/me/.cache/huggingface/hub"),
+        (&[("HOME", "/me"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
+        (&[("HOME", "/me"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/hf")], "/hf/hub"),
         (&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")], "/c"),
-        (&[("HOME", "/home/me"), ("HF_HOME", "")], "/home/me/.cache/huggingface/hub"),
+        (&[("HOME", "/me"), ("HF_HOME", "")], "/me/.cache/huggingface/hub"),
     ] {
         assert_eq!(from(variables).expect("a cache").cache, Path::new(cache), "{variables:?}");
     }

@@ -1,3 +1,5 @@
+//! The first step of the chain: how sharp the distribution is.
+
 use super::Processor;
 
 /// Divides every score: below 1 sharpens the distribution, above 1 flattens it.

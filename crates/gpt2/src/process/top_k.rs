@@ -1,3 +1,5 @@
+//! The second step of the chain: a fixed number of tokens.
+
 use super::Processor;
 
 /// Keeps the k highest scores, and every score equal to the k-th.

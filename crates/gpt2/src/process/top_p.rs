@@ -1,3 +1,5 @@
+//! The third step of the chain: a fixed share of the probability.
+
 use gpt2_kernels::math::exp;
 
 use super::Processor;

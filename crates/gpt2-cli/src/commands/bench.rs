@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_most(1024), allow_negative_numbers = true)]
     batch: usize,
     /// Measurements
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_most(1000), allow_negative_numbers = true)]
     repetitions: usize,
     #[command(flatten)]
     format: Format,
@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let model = files.load_model(options, terminal)?;
     let load_s = begin.elapsed().as_secs_f64();
 
-    let mut runs = Vec::with_capacity(arguments.repetitions);
+    let mut runs = Vec::new();
     // One round more, not counted: it brings caches, clock and memory into their steady state.
     for round in 0..=arguments.repetitions {
         let run = measure(&model, arguments);

@@ -56,7 +56,7 @@ struct Length {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Choice of tokens")]
 struct Choice {
-    /// Draw tokens at random [default]; so does any of the next three
+    /// Draw tokens at random, the default; so does any of the next three
     #[arg(long, overrides_with = "greedy")]
     do_sample: bool,
     /// Take the likeliest token every time

@@ -1,6 +1,6 @@
 //! Chores of this repository: `cargo xtask --help`.
 //!
-//! Calls other programs and reads the working tree; what it checks about the tree is in [`tidy`].
+//! Calls other programs and reads the working tree; what it checks about the tree is in [`mod@tidy`].
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "results and errors are for the terminal")]
 
 mod tidy;

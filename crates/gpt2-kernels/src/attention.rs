@@ -7,8 +7,8 @@
 //!   keys    [D][64 positions]                 scores  = q · keys        outputs are positions
 //!   values  [D / 64][64 positions][64 of D]   result  = weights · values  outputs are channels
 //! ```
-//! For one query at position p: `score[i] = fma` chain over D; weight[i] = exp(scale · score[i] - max)
-//! for i in 0..=p; result = (fma chain over i ascending of weight[i] · value[i]) · (1 / Σ weight).
+//! For one query at position p: `score[i] = fma` chain over D; `weight[i] = exp(scale · score[i] - max)`
+//! for i in 0..=p; result = (fma chain over i ascending of `weight[i] · value[i]`) · (1 / Σ weight).
 //! Positions beyond p take no part in any of it, so neither the chunking of a prompt nor what else
 //! is in the block can change a bit.
 

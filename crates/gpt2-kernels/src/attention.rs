@@ -108,17 +108,50 @@ impl CacheBlock {
     }
 }
 
-/// One sequence in a batch: where its queries are and what it has cached.
+/// Which rows of a batch belong to which sequence: one after the other, so that no two share a row.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    sequences: Vec<Sequence>,
+    rows: usize,
+    groups: usize,
+}
+
 #[derive(Clone, Copy, Debug)]
-pub struct Sequence<'a> {
-    /// The cache, new positions included.
-    pub blocks: &'a [Arc<CacheBlock>],
-    /// Positions before the new ones.
-    pub past: usize,
-    /// The row of the first new position.
-    pub first_row: usize,
-    /// Number of new positions, T.
-    pub count: usize,
+struct Sequence {
+    past: usize,
+    count: usize,
+    first_row: usize,
+    /// The number of groups of queries before this sequence's.
+    first_group: usize,
+}
+
+impl Batch {
+    /// Makes an empty batch with room for `sequences` sequences.
+    #[must_use]
+    pub fn with_capacity(sequences: usize) -> Self {
+        Self { sequences: Vec::with_capacity(sequences), rows: 0, groups: 0 }
+    }
+
+    /// Removes all sequences.
+    pub fn clear(&mut self) {
+        (self.rows, self.groups) = (0, 0);
+        self.sequences.clear();
+    }
+
+    /// Adds a sequence of `count` new positions behind `past` others, and returns its first row.
+    pub fn push(&mut self, past: usize, count: usize) -> usize {
+        let (first_row, first_group) = (self.rows, self.groups);
+        self.sequences.push(Sequence { past, count, first_row, first_group });
+        self.rows += count;
+        self.groups += count.div_ceil(QUERIES);
+        first_row
+    }
+
+    /// Number of rows of all sequences together.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
 }
 
 /// Room for the scores of six queries, for every thread.
@@ -188,16 +221,16 @@ pub fn store(cpu: &Cpu, layer: Layer, blocks: &mut [Arc<CacheBlock>], past: usiz
 
 /// Attends from every new position to itself and all before it, for every sequence of a batch.
 ///
-/// `sequence(i)` describes sequence i of `sequences`; its keys and values are [stored](store)
-/// already. qkv is (M, 3C), out (M, C), over the rows of all sequences.
+/// `blocks(i)` is the cache of sequence i, whose new keys and values are [stored](store) already.
+/// qkv is (M, 3C), out (M, C), over the rows of all sequences.
 ///
 /// # Panics
-/// Panics if the shapes do not fit or a sequence is longer than `scratch` has room for.
+/// Panics if the shapes do not fit or a sequence is longer than its cache or `scratch` has room for.
 pub fn attend<'a>(
     cpu: &Cpu,
     layer: Layer,
-    sequences: usize,
-    sequence: impl Fn(usize) -> Sequence<'a> + Sync,
+    batch: &Batch,
+    blocks: impl Fn(usize) -> &'a [Arc<CacheBlock>] + Sync,
     qkv: Rows<'_>,
     scratch: &Scratch,
     mut out: RowsMut<'_>,
@@ -205,44 +238,42 @@ pub fn attend<'a>(
     let shape = layer.shape;
     assert_eq!(qkv.width(), 3 * shape.channels(), "attend: values in a row of qkv, three times the channels");
     assert_eq!(out.width(), shape.channels(), "attend: values in a row of out, channels");
-    assert_eq!(qkv.count(), out.count(), "attend: rows of qkv and of out");
+    assert_eq!(
+        (qkv.count(), out.count()),
+        (batch.rows, batch.rows),
+        "attend: rows of qkv and out, of the batch"
+    );
     assert!(scratch.threads.len() >= cpu.pool.threads(), "attend: scratch for every thread");
-    let groups = |index: usize| {
-        let Sequence { blocks, past, count, .. } = sequence(index);
+    let out_stride = out.stride();
+    let target = Disjoint::of_rows(&mut out);
+    cpu.pool.run(batch.groups * shape.heads, |task, thread| {
+        // All groups of one head, then the next: neighbours share keys and values.
+        let (index, group) = (task / batch.groups, task % batch.groups);
+        let owner = batch.sequences.partition_point(|sequence| sequence.first_group <= group) - 1;
+        let Sequence { past, count, first_row, first_group } = batch.sequences[owner];
+        let blocks = blocks(owner);
         assert!(
             past + count <= scratch.stride.min(blocks.len() * BLOCK),
             "attend: {} positions",
             past + count
         );
-        count.div_ceil(QUERIES) * shape.heads
-    };
-    let tasks = (0..sequences).map(groups).sum();
-    let out_stride = out.stride();
-    let target = Disjoint::of_rows(&mut out);
-    cpu.pool.run(tasks, |task, thread| {
-        let (mut task, mut index) = (task, 0);
-        while task >= groups(index) {
-            task -= groups(index);
-            index += 1;
-        }
-        let sequence = sequence(index);
-        let per_head = sequence.count.div_ceil(QUERIES);
         // The last queries have the most positions to attend to: they come first.
-        let (head, first) = (task / per_head, (per_head - 1 - task % per_head) * QUERIES);
-        let count = QUERIES.min(sequence.count - first);
-        let part = qkv.part(sequence.first_row + first, count, head * shape.head_size, shape.head_size);
+        let first = (count.div_ceil(QUERIES) - 1 - (group - first_group)) * QUERIES;
+        let count = QUERIES.min(count - first);
+        let queries = qkv.part(first_row + first, count, index * shape.head_size, shape.head_size);
         let mut scratch_data = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
         let (scores, result) = scratch_data.split_at_mut(QUERIES * scratch.stride);
-        let head = Head { cpu, layer, index: head, blocks: sequence.blocks };
-        let sums = head.weights(part, sequence.past + first, scores, scratch.stride);
+        let head = Head { cpu, layer, index, blocks };
+        let sums = head.weights(queries, past + first, scores, scratch.stride);
         for strip in 0..shape.strips() {
-            head.weighted_values(strip, count, sequence.past + first, scores, scratch.stride, result);
+            head.weighted_values(strip, count, past + first, scores, scratch.stride, result);
             let width = PANEL.min(shape.head_size - strip * PANEL);
             for (row, (result, sum)) in result.as_chunks::<PANEL>().0.iter().zip(sums).take(count).enumerate()
             {
-                let row = sequence.first_row + first + row;
-                let column = head.index * shape.head_size + strip * PANEL;
-                // SAFETY: these columns of these rows belong to this head and group, so to this task.
+                let row = first_row + first + row;
+                let column = index * shape.head_size + strip * PANEL;
+                // SAFETY: a batch gives every row to one sequence, so these columns of these rows
+                // belong to this head and group: to this task alone.
                 let out = unsafe { target.slice(row * out_stride + column, width) };
                 let scale = 1.0 / sum;
                 for (out, result) in out.iter_mut().zip(result) {

@@ -105,9 +105,10 @@ impl<'a> Source<'a> {
     }
 
     fn new(bytes: &'a [u8], dtype: Dtype, inputs: usize, outputs: usize, order: Order) -> Self {
+        let expected = inputs.checked_mul(outputs).and_then(|values| values.checked_mul(dtype.size()));
         assert_eq!(
-            bytes.len(),
-            inputs * outputs * dtype.size(),
+            Some(bytes.len()),
+            expected,
             "bytes of a matrix of {inputs} inputs and {outputs} outputs in {dtype:?}"
         );
         Self { bytes, dtype, inputs, outputs, order }
@@ -127,7 +128,9 @@ impl Matrix {
     #[must_use]
     pub fn pack(cpu: &Cpu, source: Source<'_>) -> Self {
         let (inputs, outputs) = (source.inputs, source.outputs);
-        let mut data = AlignedVec::zeroed(outputs.div_ceil(PANEL) * inputs * PANEL);
+        let length = outputs.div_ceil(PANEL).checked_mul(inputs).and_then(|rows| rows.checked_mul(PANEL));
+        let length = length.expect("the number of weights must fit in usize");
+        let mut data = AlignedVec::zeroed(length);
         if inputs > 0 {
             let panels = Disjoint::new(&mut data);
             cpu.pool.run(outputs.div_ceil(PANEL), |panel, _| {

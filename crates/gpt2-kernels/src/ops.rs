@@ -101,11 +101,13 @@ pub fn activate(cpu: &Cpu, activation: Activation, x: RowsMut<'_>) {
 }
 
 /// Returns `ln Σ exp(x)`: a logit minus this is its log-probability. (V) → ()
+///
+/// It is NaN if any value is NaN or positive infinity, or all are negative infinity.
 #[must_use]
 pub fn log_sum_exp(cpu: &Cpu, x: &[f32]) -> f32 {
     // SAFETY: the machine has this row's instructions, for the table gives out no other.
     let (max, sum) = unsafe { (cpu.kernels.exp_sum)(x) };
-    max + ln(f64::from(sum)) as f32
+    if sum.is_nan() { f32::NAN } else { max + ln(f64::from(sum)) as f32 }
 }
 
 /// Reads a buffer from end to end with all threads, as fast as they can: what the speed of a product, which
@@ -164,7 +166,11 @@ impl<'a> Disjoint<'a> {
         reason = "this is what the type is for; the caller vouches for disjointness"
     )]
     pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [f32] {
-        assert!(start + length <= self.length, "{start} + {length} of {}", self.length);
+        assert!(
+            start <= self.length && length <= self.length - start,
+            "{start} + {length} of {}",
+            self.length
+        );
         // SAFETY: inside the buffer by the assertion, and unaliased by the caller's word.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
     }

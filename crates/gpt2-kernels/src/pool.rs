@@ -206,7 +206,13 @@ impl Shared {
         }));
         if let Err(panic) = outcome {
             self.next_task.store(tasks, Ordering::Relaxed);
-            lock(&self.panic).get_or_insert(panic);
+            let mut kept = lock(&self.panic);
+            if kept.is_none() {
+                *kept = Some(panic);
+            } else {
+                // Dropping it could panic, here, where nothing catches it and others still use the task.
+                std::mem::forget(panic);
+            }
         }
     }
 
@@ -261,6 +267,28 @@ mod tests {
             pool.run(100, |index, _| assert!(index != 57, "task 57"));
         }));
         assert!(result.is_err());
+        let count = AtomicU32::new(0);
+        pool.run(10, |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 10);
+    }
+
+    #[test]
+    fn panics_whose_payloads_panic_when_dropped_are_survived() {
+        struct Grenade;
+        impl Drop for Grenade {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        let pool = Pool::new(3);
+        for _ in 0..50 {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(3, |_, _| std::panic::panic_any(Grenade));
+            }));
+            std::mem::forget(result.expect_err("the first panic reaches the caller"));
+        }
         let count = AtomicU32::new(0);
         pool.run(10, |_, _| {
             count.fetch_add(1, Ordering::Relaxed);

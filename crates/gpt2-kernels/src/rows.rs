@@ -123,10 +123,15 @@ pub struct RowBuffer {
 
 impl RowBuffer {
     /// Allocates `capacity` rows of `width` zeros.
+    ///
+    /// # Panics
+    /// Panics if the number of values overflows.
     #[must_use]
     pub fn new(capacity: usize, width: usize) -> Self {
         let stride = width.next_multiple_of(PANEL);
-        Self { data: AlignedVec::zeroed(capacity * stride), capacity, width, stride }
+        let length =
+            capacity.checked_mul(stride).expect("the number of values of a buffer must fit in usize");
+        Self { data: AlignedVec::zeroed(length), capacity, width, stride }
     }
 
     /// Number of rows it can hold.

@@ -116,9 +116,11 @@ pub fn exp_sum(x: &[f32]) -> (f32, f32) {
 #[inline(always)]
 pub fn read(x: &[f32]) -> f32 {
     let mut sums = [0.0; PANEL];
-    for lane in x.as_chunks::<PANEL>().0 {
-        add(&mut sums, lane);
+    let (panels, rest) = x.as_chunks::<PANEL>();
+    for panel in panels {
+        add(&mut sums, panel);
     }
+    add(&mut sums[..rest.len()], rest);
     sum(&sums, |x| x)
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use gpt2_kernels::attention::{self, CacheBlock, CacheShape, Layer, Scratch, Sequence};
+use gpt2_kernels::attention::{self, Batch, CacheBlock, CacheShape, Layer, Scratch};
 use gpt2_kernels::{Activation, Cpu, Dtype, Kernels, Matrix, RowBuffer, Source, ops};
 
 /// Lengths around the width of a lane and a panel, and GPT-2's own.
@@ -177,9 +177,10 @@ fn element_wise_kernels_equal_scalar_at_every_length() {
                     ops::activate(cpu, activation, out.rows_mut(3));
                     results.push((format!("{activation:?}"), out));
                 }
-                let sums = (0..3).map(|row| ops::log_sum_exp(cpu, x.row(row)));
-                results.push(("log_sum_exp".to_owned(), {
-                    let mut out = RowBuffer::new(3, 1);
+                let sums =
+                    (0..3).flat_map(|row| [ops::log_sum_exp(cpu, x.row(row)), ops::read(cpu, x.row(row))]);
+                results.push(("log_sum_exp and read".to_owned(), {
+                    let mut out = RowBuffer::new(6, 1);
                     sums.enumerate().for_each(|(row, sum)| out.row_mut(row)[0] = sum);
                     out
                 }));
@@ -188,7 +189,7 @@ fn element_wise_kernels_equal_scalar_at_every_length() {
             let expected = run(&scalar);
             for cpu in &machines {
                 for ((name, out), (_, expected)) in run(cpu).iter().zip(&expected) {
-                    for row in 0..3 {
+                    for row in 0..out.capacity() {
                         assert_same(out.row(row), expected.row(row), &format!("{cpu:?} {name} of {width}"));
                     }
                 }
@@ -227,8 +228,9 @@ fn attend(cpu: &Cpu, shape: CacheShape, pieces: &[usize], qkv: &RowBuffer) -> Ro
         let part = qkv.rows(total).part(past, count, 0, 3 * shape.channels());
         attention::store(cpu, layer, &mut blocks, past, part);
         let mut piece = RowBuffer::new(count, shape.channels());
-        let sequence = |_| Sequence { blocks: &blocks, past, first_row: 0, count };
-        attention::attend(cpu, layer, 1, sequence, part, &scratch, piece.rows_mut(count));
+        let mut batch = Batch::default();
+        batch.push(past, count);
+        attention::attend(cpu, layer, &batch, |_| &blocks, part, &scratch, piece.rows_mut(count));
         for row in 0..count {
             out.row_mut(past + row).copy_from_slice(piece.row(row));
         }
@@ -302,4 +304,26 @@ fn storing_into_a_shared_block_panics() {
     let _other = blocks.clone();
     let qkv = RowBuffer::new(1, 12);
     attention::store(&cpu, Layer { shape, index: 0, scale: 1.0 }, &mut blocks, 0, qkv.rows(1));
+}
+
+#[test]
+fn a_value_that_is_no_number_makes_the_normaliser_nan_whatever_its_sign() {
+    let (scalar, machines) = machines();
+    for cpu in machines.iter().chain([&scalar]) {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY] {
+            let mut x = [1.0; 100];
+            x[37] = bad;
+            assert!(ops::log_sum_exp(cpu, &x).is_nan(), "{cpu:?} {bad}");
+        }
+        assert!(ops::log_sum_exp(cpu, &[f32::NEG_INFINITY; 20]).is_nan());
+        assert_eq!(ops::log_sum_exp(cpu, &[f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY]), 2.0);
+    }
+}
+
+#[test]
+fn reading_adds_up_every_value() {
+    let cpu = Cpu::new(Kernels::detect(), 2);
+    for length in [0, 1, 63, 64, 65, 1000] {
+        assert_eq!(ops::read(&cpu, &vec![1.0; length]), length as f32);
+    }
 }

@@ -169,6 +169,7 @@ impl From<StepError> for Failure {
         match error {
             StepError::Context { past: 0, new, context } => Self::too_long(new, context).hint("shorten it"),
             StepError::Token { .. } => Self::new(error).hint("the tokenizer may belong to another model"),
+            StepError::NotFinite { .. } => Self::new(error).hint("download or copy the model again"),
             _ => Self::new(error),
         }
     }
@@ -177,7 +178,8 @@ impl From<StepError> for Failure {
 impl From<GenerateError> for Failure {
     fn from(error: GenerateError) -> Self {
         match error {
-            GenerateError::Prompt(error) => error.into(),
+            GenerateError::Step(error) => error.into(),
+            GenerateError::Tokenizer(error) => error.into(),
             GenerateError::MaxLength { .. } => Self::new(error)
                 .hint("`--max-new-tokens` counts new tokens only, and `--max-length` the prompt as well"),
             GenerateError::SameSequences(_) => Self::Usage(Report {

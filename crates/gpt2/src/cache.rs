@@ -73,8 +73,9 @@ impl KvCache {
         self.clone()
     }
 
-    pub(crate) fn shape(&self) -> CacheShape {
-        self.shape
+    /// Whether it was made for models of this configuration.
+    pub(crate) fn is_for(&self, config: &Config) -> bool {
+        self.shape == shape(config) && self.limit == config.n_positions
     }
 
     /// Makes the next `count` positions writable: allocates blocks, and copies those that are shared.

@@ -42,7 +42,7 @@ impl<'a> Logits<'a> {
     }
 }
 
-/// Returns the index of the largest score, the first of several: torch's `argmax`. NaN is never largest.
+/// Returns the index of the largest score, the first of several. NaN is never largest.
 ///
 /// # Panics
 /// Panics if there are no scores.

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use gpt2_kernels::attention::{self, Layer, Sequence};
+use gpt2_kernels::attention::{self, Layer};
 use gpt2_kernels::{Cpu, Rows, RowsMut, ops};
 use thiserror::Error;
 
@@ -31,12 +31,16 @@ impl Model {
     ///
     /// # Errors
     /// If the checkpoint does not hold exactly the tensors that the configuration asks for.
+    ///
+    /// # Panics
+    /// Panics if the configuration was made by hand and is not [valid](Config::validate).
     pub fn load(
         cpu: Cpu,
         config: Config,
         checkpoint: &Checkpoint,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, CheckpointError> {
+        config.validate().expect("a configuration must be valid");
         let weights = Weights::load(&cpu, &config, checkpoint, progress)?;
         Ok(Self { config, weights, cpu })
     }
@@ -84,20 +88,19 @@ impl Model {
     ) -> Logits<'w> {
         let Self { config, weights, cpu } = self;
         let epsilon = config.layer_norm_epsilon;
-        let tokens = self.place(steps);
-        assert!(tokens <= work.tokens(), "{tokens} tokens in a workspace for {}", work.tokens());
+        let (tokens, wanted) = self.place(steps, work);
 
         ops::for_each_row(cpu, work.residual.rows_mut(tokens), |row, x| {
             let (token, position) = token_at(steps, row);
             weights.wte.output_row(token as usize, x);
-            for (x, wpe) in x.iter_mut().zip(&weights.wpe[position * config.n_embd..]) {
+            for (x, wpe) in x.iter_mut().zip(&weights.wpe[position * config.n_embd..][..config.n_embd]) {
                 *x += wpe;
             }
         });
         probe.observe(Site::Embeddings, work.residual.rows(tokens));
 
         for (index, block) in weights.h.iter().enumerate() {
-            let Workspace { residual, normed, qkv, hidden, branch, scratch, .. } = work;
+            let Workspace { residual, normed, qkv, hidden, branch, batch, scratch, .. } = work;
             let layer = Layer { shape: cache::shape(config), index, scale: config.attention_scale(index) };
 
             norm(cpu, residual.rows(tokens), &block.ln_1, epsilon, normed.rows_mut(tokens));
@@ -110,8 +113,8 @@ impl Model {
                 let past = step.past();
                 attention::store(cpu, layer, &mut step.cache.blocks, past, new);
             }
-            let sequence = |step: usize| steps[step].sequence();
-            attention::attend(cpu, layer, steps.len(), sequence, qkv, scratch, normed.rows_mut(tokens));
+            let blocks = |step: usize| &steps[step].cache.blocks[..];
+            attention::attend(cpu, layer, batch, blocks, qkv, scratch, normed.rows_mut(tokens));
             probe.observe(Site::Heads(index), normed.rows(tokens));
             if probe.wants_attention(index) {
                 self.show_attention(steps, layer, qkv, probe);
@@ -132,15 +135,10 @@ impl Model {
         }
 
         // The head is the largest matrix: it runs for the positions that are wanted and no others.
-        let mut wanted = 0;
-        for step in &mut *steps {
-            for row in step.wanted_rows() {
-                work.branch.row_mut(wanted).copy_from_slice(work.residual.row(row));
-                wanted += 1;
-            }
-            step.finish();
+        for (target, row) in steps.iter().flat_map(Step::wanted_rows).enumerate() {
+            work.branch.row_mut(target).copy_from_slice(work.residual.row(row));
         }
-        assert!(wanted <= work.wanted(), "{wanted} rows of logits in a workspace for {}", work.wanted());
+        steps.iter_mut().for_each(Step::finish);
         norm(cpu, work.branch.rows(wanted), &weights.ln_f, epsilon, work.normed.rows_mut(wanted));
         probe.observe(Site::LnF, work.normed.rows(wanted));
         ops::matmul(cpu, work.normed.rows(wanted), weights.head(), None, work.logits.rows_mut(wanted));
@@ -148,15 +146,29 @@ impl Model {
         Logits::new(&mut work.logits, wanted)
     }
 
-    /// Gives every step its rows in the batch, one step after the other, and returns their number.
-    fn place(&self, steps: &mut [Step<'_>]) -> usize {
-        let mut rows = 0;
-        for step in steps {
-            assert_eq!(step.cache.shape(), cache::shape(&self.config), "a step for a model of other sizes");
-            step.first_row = rows;
-            rows += step.tokens.len();
+    /// Gives every step its rows in the batch; returns the number of rows and of logits wanted.
+    fn place(&self, steps: &mut [Step<'_>], work: &mut Workspace) -> (usize, usize) {
+        work.batch.clear();
+        for step in &mut *steps {
+            assert!(step.cache.is_for(&self.config), "a step for a model of other sizes");
+            step.first_row = work.batch.push(step.past(), step.tokens.len());
         }
-        rows
+        let (tokens, wanted) = (work.batch.rows(), steps.iter().map(|step| step.wanted_rows().len()).sum());
+        assert!(tokens <= work.tokens(), "{tokens} tokens in a workspace for {}", work.tokens());
+        assert!(wanted <= work.wanted(), "{wanted} rows of logits in a workspace for {}", work.wanted());
+        (tokens, wanted)
+    }
+
+    /// Checks that tokens are of the vocabulary.
+    ///
+    /// # Errors
+    /// [`StepError::Token`] for the first that is not.
+    pub fn check_tokens(&self, tokens: &[u32]) -> Result<(), StepError> {
+        let vocabulary = self.config.vocab_size;
+        match tokens.iter().enumerate().find(|&(_, &id)| id as usize >= vocabulary) {
+            Some((index, &id)) => Err(StepError::Token { id, index, vocabulary }),
+            None => Ok(()),
+        }
     }
 
     fn show_attention(&self, steps: &[Step<'_>], layer: Layer, qkv: Rows<'_>, probe: &mut impl Probe) {
@@ -209,7 +221,7 @@ pub enum Want {
     All,
 }
 
-/// Why a step cannot be made.
+/// Why tokens cannot be fed, or nothing said of what follows them.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StepError {
@@ -236,16 +248,12 @@ pub enum StepError {
         /// The model's `n_positions`.
         context: usize,
     },
-}
-
-impl StepError {
-    /// The same error for tokens that are part of a longer text and begin at `start` there.
-    pub(crate) fn shifted(self, start: usize) -> Self {
-        match self {
-            Self::Token { id, index, vocabulary } => Self::Token { id, index: start + index, vocabulary },
-            other => other,
-        }
-    }
+    /// The model computes no probabilities here: its weights hold values that are no numbers, or overflow.
+    #[error("the logits behind position {position} are no numbers: the weights may be damaged")]
+    NotFinite {
+        /// The position, counted from the start of the text.
+        position: usize,
+    },
 }
 
 impl<'a> Step<'a> {
@@ -262,14 +270,11 @@ impl<'a> Step<'a> {
         cache: &'a mut KvCache,
         want: Want,
     ) -> Result<Self, StepError> {
-        assert_eq!(cache.shape(), cache::shape(&model.config), "a cache for a model of other sizes");
+        assert!(cache.is_for(&model.config), "a cache for a model of other sizes");
         if tokens.is_empty() {
             return Err(StepError::Empty);
         }
-        let vocabulary = model.config.vocab_size;
-        if let Some((index, &id)) = tokens.iter().enumerate().find(|&(_, &id)| id as usize >= vocabulary) {
-            return Err(StepError::Token { id, index, vocabulary });
-        }
+        model.check_tokens(tokens)?;
         if tokens.len() > cache.room() {
             let context = model.config.n_positions;
             return Err(StepError::Context { past: cache.len(), new: tokens.len(), context });
@@ -293,11 +298,6 @@ impl<'a> Step<'a> {
             Want::Last => rows.end.saturating_sub(1).max(rows.start)..rows.end,
             Want::All => rows,
         }
-    }
-
-    fn sequence(&self) -> Sequence<'_> {
-        let Self { tokens, cache, first_row, .. } = self;
-        Sequence { blocks: &cache.blocks, past: cache.len(), first_row: *first_row, count: tokens.len() }
     }
 
     /// Counts the tokens as seen; the step has none any more.

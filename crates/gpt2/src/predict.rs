@@ -22,13 +22,15 @@ pub struct Candidate {
 /// Ranks the `k` most likely tokens after `tokens`, likeliest first; of equals the lower id first.
 ///
 /// # Errors
-/// If there are no tokens, one is outside the vocabulary, or they do not fit into the context.
+/// If there are no tokens, one is outside the vocabulary, they do not fit into the context, or the
+/// model's weights are damaged.
 pub fn next_tokens(model: &Model, tokens: &[u32], k: usize) -> Result<Vec<Candidate>, StepError> {
     let mut cache = KvCache::new(model.config());
     let mut work = Workspace::new(model, tokens.len().min(PREFILL_CHUNK), 1);
     prefill(model, tokens, &mut cache, &mut work)?;
-    let logits = work.logits(1);
-    Ok(rank(model, logits.row(0), k))
+    let logits = work.logits(1).row(0);
+    let normaliser = normaliser(model, logits, tokens.len() - 1)?;
+    Ok(rank(logits, normaliser, k))
 }
 
 /// Tokens of a prompt that go through the model together: bounds the workspace, changes no bit.
@@ -48,21 +50,29 @@ pub(crate) fn prefill(
         let context = model.config().n_positions;
         return Err(StepError::Context { past: cache.len(), new: tokens.len(), context });
     }
+    model.check_tokens(tokens)?;
     let size = work.tokens();
     let chunks = tokens.len().div_ceil(size);
     for (index, chunk) in tokens.chunks(size).enumerate() {
         let want = if index + 1 == chunks { Want::Last } else { Want::Nothing };
-        let step = Step::new(model, chunk, cache, want).map_err(|error| error.shifted(index * size))?;
+        let step = Step::new(model, chunk, cache, want)?;
         model.forward(&mut [step], work);
     }
     Ok(())
 }
 
-/// The k highest of a row of logits as candidates.
-fn rank(model: &Model, logits: &[f32], k: usize) -> Vec<Candidate> {
+/// `ln Σ exp` of the logits behind a position.
+pub(crate) fn normaliser(model: &Model, logits: &[f32], position: usize) -> Result<f32, StepError> {
     let normaliser = log_sum_exp(model.cpu(), logits);
+    if normaliser.is_nan() { Err(StepError::NotFinite { position }) } else { Ok(normaliser) }
+}
+
+/// The k highest of a row of logits as candidates.
+fn rank(logits: &[f32], normaliser: f32, k: usize) -> Vec<Candidate> {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-    let by_score = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    // Adding zero makes -0 equal to 0.
+    let score = |id: u32| logits[id as usize] + 0.0;
+    let by_score = |a: &u32, b: &u32| score(*b).total_cmp(&score(*a)).then(a.cmp(b));
     let k = k.min(order.len());
     if k < order.len() {
         order.select_nth_unstable_by(k, by_score);

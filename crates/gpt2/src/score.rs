@@ -1,10 +1,11 @@
 //! The log-probability of a text, token by token.
 
-use gpt2_kernels::ops::log_sum_exp;
+use gpt2_kernels::math::exp_f64;
 use serde::Serialize;
 
 use crate::cache::KvCache;
 use crate::model::{Model, Step, StepError, Want};
+use crate::predict::normaliser;
 use crate::workspace::Workspace;
 
 /// Positions whose logits are held at once: bounds the memory, changes no bit.
@@ -17,7 +18,7 @@ pub struct TokenScore {
     pub id: u32,
     /// The natural logarithm of its probability given all before it; `None` for a first token.
     pub logprob: Option<f32>,
-    /// How many tokens, this one included, are at least as likely: 1 is the model's own choice.
+    /// One more than the number of tokens that are likelier: 1 is the model's own choice.
     pub rank: Option<usize>,
 }
 
@@ -46,7 +47,7 @@ impl Score {
     #[must_use]
     pub fn perplexity(&self) -> Option<f64> {
         let count = self.tokens_scored();
-        (count > 0).then(|| (-self.total_logprob() / count as f64).exp())
+        (count > 0).then(|| exp_f64(-self.total_logprob() / count as f64))
     }
 
     fn logprobs(&self) -> impl Iterator<Item = f64> {
@@ -57,7 +58,8 @@ impl Score {
 /// Scores every token of a text that fits into the context.
 ///
 /// # Errors
-/// If there are no tokens, one is outside the vocabulary, or they do not fit into the context.
+/// If there are no tokens, one is outside the vocabulary, they do not fit into the context, or the
+/// model's weights are damaged.
 pub fn score(model: &Model, tokens: &[u32]) -> Result<Score, StepError> {
     let context = model.config().n_positions;
     if tokens.len() > context {
@@ -68,12 +70,13 @@ pub fn score(model: &Model, tokens: &[u32]) -> Result<Score, StepError> {
 
 /// Scores a text of any length in windows of the model's context that begin every `stride` tokens.
 ///
-/// Each token is scored once, in the first window that holds it with a token before it: with all the context that window has
-/// before it. This is transformers' recipe for the perplexity of fixed-length models; a smaller stride
-/// gives every token more context and takes longer. `progress` is told the tokens done so far.
+/// A token is scored in the first window that holds it, with all of that window before it as its context.
+/// This is transformers' recipe for the perplexity of fixed-length models; a smaller stride gives every
+/// token more context and takes longer. With a stride as long as the context the windows do not
+/// overlap, and the first token of each has no score. `progress` is told the tokens done so far.
 ///
 /// # Errors
-/// If there are no tokens or one is outside the vocabulary.
+/// If there are no tokens, one is outside the vocabulary, or the model's weights are damaged.
 ///
 /// # Panics
 /// Panics if `stride` is zero or larger than the context.
@@ -85,12 +88,15 @@ pub fn score_strided(
 ) -> Result<Score, StepError> {
     let context = model.config().n_positions;
     assert!((1..=context).contains(&stride), "stride {stride} of a context of {context}");
-    let Some(&first) = tokens.first() else { return Err(StepError::Empty) };
-    let mut scores = vec![TokenScore { id: first, logprob: None, rank: None }];
+    if tokens.is_empty() {
+        return Err(StepError::Empty);
+    }
+    model.check_tokens(tokens)?;
+    let mut scores = Vec::with_capacity(tokens.len());
     let mut work = Workspace::new(model, CHUNK.min(tokens.len()), CHUNK.min(tokens.len()));
     for start in (0..tokens.len()).step_by(stride) {
         let window = &tokens[start..tokens.len().min(start + context)];
-        score_window(model, window, start, &mut scores, &mut work).map_err(|error| error.shifted(start))?;
+        score_window(model, window, start, &mut scores, &mut work)?;
         progress(scores.len());
         if start + window.len() == tokens.len() {
             break;
@@ -107,10 +113,13 @@ fn score_window(
     scores: &mut Vec<TokenScore>,
     work: &mut Workspace,
 ) -> Result<(), StepError> {
+    if start == scores.len() {
+        scores.push(TokenScore { id: window[0], logprob: None, rank: None });
+    }
     let mut cache = KvCache::new(model.config());
     for (chunk_index, chunk) in window.chunks(CHUNK).enumerate() {
         let first = chunk_index * CHUNK;
-        let step = Step::new(model, chunk, &mut cache, Want::All).map_err(|error| error.shifted(first))?;
+        let step = Step::new(model, chunk, &mut cache, Want::All)?;
         let logits = model.forward(&mut [step], work);
         for row in 0..chunk.len() {
             let next = first + row + 1;
@@ -119,7 +128,7 @@ fn score_window(
                 let (id, logits) = (window[next], logits.row(row));
                 let logit = logits[id as usize];
                 let rank = logits.iter().filter(|&&other| other > logit).count() + 1;
-                let logprob = logit - log_sum_exp(model.cpu(), logits);
+                let logprob = logit - normaliser(model, logits, start + first + row)?;
                 scores.push(TokenScore { id, logprob: Some(logprob), rank: Some(rank) });
             }
         }

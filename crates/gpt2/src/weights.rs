@@ -2,7 +2,7 @@
 
 use gpt2_kernels::{Cpu, Matrix, Source};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, TensorView};
+use crate::checkpoint::{Checkpoint, CheckpointError, Embeddings, TensorView, expected_tensors};
 use crate::config::Config;
 
 /// All parameters of a GPT-2, named as in the checkpoint.
@@ -68,10 +68,11 @@ impl Weights {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, CheckpointError> {
         checkpoint.check(config)?;
-        let mut loader = Loader { cpu, checkpoint, progress, done: 0 };
+        let embeddings = checkpoint.embeddings(config)?;
+        let total = bytes_to_read(config, checkpoint, &embeddings);
+        let mut loader = Loader { cpu, checkpoint, progress, done: 0, total };
         let c = config.n_embd;
         // The largest tensors first: their bytes on disk are released before the others are packed.
-        let embeddings = checkpoint.embeddings(config)?;
         let wte = loader.by_output(&embeddings.wte);
         let lm_head = embeddings.lm_head.map(|view| loader.by_output(&view));
         let wpe = loader.vector("wpe.weight", &[config.n_positions, c])?;
@@ -111,12 +112,21 @@ impl Weights {
     }
 }
 
+/// The size on disk of all that will be read, masks and second copies of `wte` not counted.
+fn bytes_to_read(config: &Config, checkpoint: &Checkpoint, embeddings: &Embeddings<'_>) -> u64 {
+    let rest = expected_tensors(config)
+        .filter(|(name, _)| !matches!(name.as_str(), "wte.weight" | "lm_head.weight"))
+        .filter_map(|(name, shape)| checkpoint.tensor(&name, &shape).ok());
+    rest.chain([embeddings.wte]).chain(embeddings.lm_head).map(|view| view.bytes.len() as u64).sum()
+}
+
 /// Takes tensors out of a checkpoint and lets go of their pages.
 struct Loader<'a> {
     cpu: &'a Cpu,
     checkpoint: &'a Checkpoint,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
+    total: u64,
 }
 
 impl Loader<'_> {
@@ -154,6 +164,6 @@ impl Loader<'_> {
     fn consumed(&mut self, view: &TensorView<'_>) {
         self.checkpoint.release(view.bytes);
         self.done += view.bytes.len() as u64;
-        (self.progress)(self.done, self.checkpoint.file_bytes());
+        (self.progress)(self.done, self.total);
     }
 }

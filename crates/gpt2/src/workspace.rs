@@ -1,9 +1,8 @@
 //! The buffers of a forward pass, allocated once and used for every pass.
 
-use gpt2_kernels::attention::Scratch;
+use gpt2_kernels::attention::{Batch, Scratch};
 use gpt2_kernels::{RowBuffer, Rows};
 
-use crate::logits::Logits;
 use crate::model::Model;
 
 /// Room for one forward pass over up to [`tokens`](Self::tokens) tokens.
@@ -16,6 +15,7 @@ pub struct Workspace {
     /// What a branch adds to the residual stream; at the end, the rows that are wanted.
     pub(crate) branch: RowBuffer,
     pub(crate) logits: RowBuffer,
+    pub(crate) batch: Batch,
     pub(crate) scratch: Scratch,
 }
 
@@ -32,6 +32,7 @@ impl Workspace {
             hidden: RowBuffer::new(tokens, config.n_inner),
             branch: RowBuffer::new(tokens, config.n_embd),
             logits: RowBuffer::new(wanted, config.vocab_size),
+            batch: Batch::with_capacity(tokens),
             scratch: Scratch::new(model.cpu().pool.threads(), config.n_positions),
         }
     }
@@ -52,10 +53,5 @@ impl Workspace {
     #[must_use]
     pub fn logits(&self, count: usize) -> Rows<'_> {
         self.logits.rows(count)
-    }
-
-    /// The first `count` rows of the latest logits, to be changed again. (count, V)
-    pub fn logits_mut(&mut self, count: usize) -> Logits<'_> {
-        Logits::new(&mut self.logits, count)
     }
 }

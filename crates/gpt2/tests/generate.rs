@@ -6,8 +6,12 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::generate::{FinishReason, GenerateError, GeneratedToken, Generation, Settings, TextGeneration};
 use gpt2::model::{Model, StepError};
+use gpt2::predict::next_tokens;
+use gpt2::process::Processor;
+use gpt2::score::score;
 use gpt2::tokenizer::Tokenizer;
 use gpt2_kernels::{Cpu, Kernels};
+use safetensors::SafeTensors;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -26,15 +30,23 @@ fn tiny() -> Model {
 }
 
 fn greedy() -> Settings {
-    Settings { do_sample: false, eos_token_ids: Vec::new(), ..Settings::default() }
+    Settings { do_sample: false, eos_token_ids: Some(Vec::new()), ..Settings::default() }
 }
 
 fn run(model: &Model, prompt: &[u32], settings: &Settings) -> Vec<GeneratedToken> {
-    Generation::new(model, prompt, settings.clone()).expect("generation").collect()
+    let generation = Generation::new(model, prompt, settings.clone()).expect("generation");
+    generation.collect::<Result<_, _>>().expect("finite logits")
 }
 
 fn error(model: &Model, prompt: &[u32], settings: &Settings) -> GenerateError {
     Generation::new(model, prompt, settings.clone()).err().expect("an error")
+}
+
+fn step_error(model: &Model, prompt: &[u32], settings: &Settings) -> StepError {
+    match error(model, prompt, settings) {
+        GenerateError::Step(error) => error,
+        other => panic!("{other}"),
+    }
 }
 
 #[test]
@@ -53,9 +65,10 @@ fn max_length_counts_the_prompt_and_max_new_tokens_does_not() {
     assert_eq!(run(&model, &[1, 2, 3], &Settings { max_length: Some(10), ..greedy() }).len(), 7);
     assert_eq!(run(&model, &[1, 2, 3], &Settings { max_new_tokens: Some(10), ..greedy() }).len(), 10);
     let reached = error(&model, &[1, 2, 3], &Settings { max_length: Some(3), ..greedy() });
-    assert_eq!(reached, GenerateError::MaxLength { prompt: 3, max_length: 3 });
+    assert!(matches!(reached, GenerateError::MaxLength { prompt: 3, max_length: 3 }));
     let both = Settings { max_length: Some(10), max_new_tokens: Some(5), ..greedy() };
-    assert_eq!(error(&model, &[1], &both), GenerateError::TwoLengths { max_new_tokens: 5, max_length: 10 });
+    let both = error(&model, &[1], &both);
+    assert!(matches!(both, GenerateError::TwoLengths { max_new_tokens: 5, max_length: 10 }));
 }
 
 #[test]
@@ -76,7 +89,7 @@ fn a_full_context_yields_one_last_token_and_says_so() {
 
     let long = vec![7; context + 1];
     let expected = StepError::Context { past: 0, new: context + 1, context };
-    assert_eq!(error(&model, &long, &settings), GenerateError::Prompt(expected));
+    assert_eq!(step_error(&model, &long, &settings), expected);
 }
 
 #[test]
@@ -94,7 +107,11 @@ fn a_token_outside_the_vocabulary_is_an_error_that_names_it() {
     let model = tiny();
     let vocabulary = model.config().vocab_size;
     let expected = StepError::Token { id: 99_999, index: 1, vocabulary };
-    assert_eq!(error(&model, &[1, 99_999], &greedy()), GenerateError::Prompt(expected));
+    assert_eq!(step_error(&model, &[1, 99_999], &greedy()), expected);
+    // Behind the first chunk too, and before anything is computed.
+    let late: Vec<u32> = std::iter::repeat_n(1, 150).chain([99_999]).collect();
+    let expected = StepError::Token { id: 99_999, index: 150, vocabulary };
+    assert_eq!(step_error(&model, &late, &greedy()), expected);
 }
 
 #[test]
@@ -107,7 +124,7 @@ fn an_end_token_ends_its_own_sequence_only() {
         top_p: 1.0,
         num_return_sequences: 4,
         seed: 3,
-        eos_token_ids: Vec::new(),
+        eos_token_ids: Some(Vec::new()),
         ..Settings::default()
     };
     let free = run(&model, &[1, 2, 3], &sampled);
@@ -116,7 +133,11 @@ fn an_end_token_ends_its_own_sequence_only() {
     };
     // End at a token that the second sequence is known to draw.
     let eos = of(&free, 1)[10];
-    let ended = run(&model, &[1, 2, 3], &Settings { eos_token_ids: vec![eos], ..sampled });
+    let ended = run(&model, &[1, 2, 3], &Settings { eos_token_ids: Some(vec![eos]), ..sampled.clone() });
+    // Without a word from the caller, the model's configuration says what ends a text.
+    let configured = run(&model, &[1, 2, 3], &Settings { eos_token_ids: None, ..sampled.clone() });
+    let named = Settings { eos_token_ids: Some(model.config().eos_token_ids.clone()), ..sampled.clone() };
+    assert_eq!(configured, run(&model, &[1, 2, 3], &named));
     for index in 0..4 {
         let free = of(&free, index);
         let expected = free.iter().position(|&id| id == eos).map_or(&free[..], |end| &free[..=end]);
@@ -130,7 +151,7 @@ fn an_end_token_ends_its_own_sequence_only() {
 #[test]
 fn settings_out_of_range_are_refused_by_name() {
     let model = tiny();
-    let base = Settings { eos_token_ids: Vec::new(), ..Settings::default() };
+    let base = Settings { eos_token_ids: Some(Vec::new()), ..Settings::default() };
     let cases = [
         ("temperature", Settings { temperature: -1.0, ..base.clone() }),
         ("temperature", Settings { temperature: f64::NAN, ..base.clone() }),
@@ -150,7 +171,7 @@ fn settings_out_of_range_are_refused_by_name() {
         }
     }
     let same = Settings { num_return_sequences: 2, do_sample: false, ..base };
-    assert_eq!(error(&model, &[1], &same), GenerateError::SameSequences(2));
+    assert!(matches!(error(&model, &[1], &same), GenerateError::SameSequences(2)));
 }
 
 #[test]
@@ -192,4 +213,76 @@ fn a_stop_string_ends_the_text_before_it() {
     assert_eq!(stopped[0].finish, Some(FinishReason::Stop));
     let expected = free[1].text.find(&stop).map_or(&free[1].text[..], |end| &free[1].text[..end]);
     assert_eq!(stopped[1].text, expected, "the other sequence goes on");
+}
+
+#[test]
+fn the_end_token_adds_nothing_to_the_text() {
+    let folder = root().join("models/demo");
+    let model = load(&folder);
+    let tokenizer = Tokenizer::from_directory(&folder).expect("tokenizer");
+    let first = run(&model, &[464], &greedy())[0].id;
+    let settings = Settings { eos_token_ids: Some(vec![first]), ..greedy() };
+    let generation = Generation::new(&model, &[464], settings).expect("generation");
+    let mut text = TextGeneration::new(generation, &tokenizer, &[]);
+    assert!(text.by_ref().all(|delta| delta.is_ok()));
+    let completion = &text.completions()[0];
+    assert_eq!((completion.text.as_str(), &completion.tokens[..]), ("", &[first][..]));
+    assert_eq!(completion.finish, Some(FinishReason::Eos));
+}
+
+#[test]
+fn a_stopped_sequence_yields_nothing_more() {
+    let model = tiny();
+    let settings = Settings {
+        num_return_sequences: 3,
+        max_new_tokens: Some(1),
+        eos_token_ids: Some(Vec::new()),
+        ..Settings::default()
+    };
+    let mut generation = Generation::new(&model, &[1, 2], settings).expect("generation");
+    assert_eq!(generation.next().expect("a token").expect("finite logits").sequence, 0);
+    // Its only and last token is chosen already.
+    generation.stop(1, FinishReason::Stop);
+    assert_eq!(generation.next().expect("a token").expect("finite logits").sequence, 2);
+    assert!(generation.next().is_none());
+}
+
+#[test]
+fn a_processor_of_ones_own_takes_part() {
+    struct Ban(u32);
+    impl Processor for Ban {
+        fn process(&mut self, tokens: &[u32], scores: &mut [f32]) {
+            assert_eq!(tokens[..2], [1, 2], "it sees the prompt");
+            scores[self.0 as usize] = f32::NEG_INFINITY;
+        }
+    }
+    let model = tiny();
+    let free = run(&model, &[1, 2], &greedy());
+    let banned = free[0].id;
+    let generation = Generation::new(&model, &[1, 2], greedy()).expect("generation");
+    let tokens: Vec<_> =
+        generation.with_processor(Box::new(Ban(banned))).map(|t| t.expect("finite").id).collect();
+    assert!(!tokens.contains(&banned));
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_an_error_and_not_a_text() {
+    let folder = root().join("testdata/golden/head-24");
+    let mut bytes = std::fs::read(folder.join("model.safetensors")).expect("model.safetensors");
+    let start = bytes.as_ptr().addr();
+    let file = SafeTensors::deserialize(&bytes).expect("model.safetensors");
+    let wte = file.tensor("transformer.wte.weight").expect("wte").data().as_ptr().addr() - start;
+    // The first weight of the first token, in half precision, is not a number.
+    bytes[wte..wte + 2].copy_from_slice(&[0x00, 0x7e]);
+    let config =
+        Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
+    let checkpoint = Checkpoint::from_bytes(bytes).expect("checkpoint");
+    let model =
+        Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, &mut |_, _| ()).expect("model");
+
+    let mut generation = Generation::new(&model, &[1, 2, 3], greedy()).expect("generation");
+    assert_eq!(generation.next(), Some(Err(StepError::NotFinite { position: 2 })));
+    assert_eq!(generation.next(), None);
+    assert_eq!(next_tokens(&model, &[1, 2, 3], 5), Err(StepError::NotFinite { position: 2 }));
+    assert_eq!(score(&model, &[1, 2, 3]), Err(StepError::NotFinite { position: 0 }));
 }

@@ -179,11 +179,11 @@ fn the_demo_model_reads_and_writes_as_in_transformers() {
         let settings = Settings {
             do_sample: false,
             max_new_tokens: Some(prompt.greedy.len()),
-            eos_token_ids: Vec::new(),
+            eos_token_ids: Some(Vec::new()),
             ..Settings::default()
         };
         let generation = Generation::new(&model, &ids, settings).expect("generation");
-        let greedy: Vec<u32> = generation.map(|token| token.id).collect();
+        let greedy: Vec<u32> = generation.map(|token| token.expect("finite logits").id).collect();
         assert_eq!(greedy, prompt.greedy, "{:?}", prompt.text);
         let text = tokenizer.decode(&greedy, SpecialText::Skip).expect("text");
         assert_eq!(text, prompt.greedy_text);

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::time::Duration;
 
-use gpt2::config::{Config, GenerationDefaults};
+use gpt2::config::GenerationDefaults;
 use gpt2::generate::{Completion, FinishReason, GenerateError, Generation, Settings, TextGeneration};
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ struct End {
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let prompt = arguments.prompt.read()?;
     let files = ModelFiles::find(options, terminal)?;
-    let settings = arguments.settings(&files.generation_defaults()?, &files.config()?);
+    let settings = arguments.settings(&files.generation_defaults()?);
     settings.check().map_err(|error| match error {
         // What flags say was checked when they were parsed.
         GenerateError::Setting { .. } => Failure::new(error)
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
 
 impl Arguments {
     /// Joins arguments, the model's own settings, and the defaults, in this order of precedence.
-    fn settings(&self, model: &GenerationDefaults, config: &Config) -> Settings {
+    fn settings(&self, model: &GenerationDefaults) -> Settings {
         let Self { length, choice, end, .. } = self;
         let default = Settings::default();
         let (max_new_tokens, max_length) = match (length.max_new_tokens, length.max_length) {
@@ -149,9 +149,9 @@ impl Arguments {
             choice.do_sample || asks_for_sampling || model.do_sample.unwrap_or(default.do_sample)
         };
         let eos_token_ids = match (&end.eos_token_id, end.ignore_eos) {
-            (_, true) => Vec::new(),
-            (Some(ids), false) => ids.clone(),
-            (None, false) => model.eos_token_ids.clone().unwrap_or_else(|| config.eos_token_ids.clone()),
+            (_, true) => Some(Vec::new()),
+            (Some(ids), false) => Some(ids.clone()),
+            (None, false) => model.eos_token_ids.clone(),
         };
         Settings {
             max_new_tokens,
@@ -325,7 +325,7 @@ mod tests {
     fn settings(line: &[&str], model: &str) -> Settings {
         let line = Line::try_parse_from([&["generate", "hi", "--seed", "1"], line].concat());
         let model = GenerationDefaults::from_json(model.as_bytes()).unwrap();
-        line.unwrap_or_else(|error| panic!("{error}")).arguments.settings(&model, &Config::default())
+        line.unwrap_or_else(|error| panic!("{error}")).arguments.settings(&model)
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
             temperature: 0.5,
             top_k: 7,
             max_length: Some(9),
-            eos_token_ids: vec![3],
+            eos_token_ids: Some(vec![3]),
             ..default.clone()
         };
         assert_eq!(settings(&[], model), expected);
@@ -346,11 +346,11 @@ mod tests {
             temperature: 2.0,
             top_k: 7,
             max_new_tokens: Some(4),
-            eos_token_ids: vec![5, 6],
+            eos_token_ids: Some(vec![5, 6]),
             ..default
         };
         assert_eq!(settings(&line, model), expected);
-        assert!(settings(&["--ignore-eos"], model).eos_token_ids.is_empty());
+        assert!(settings(&["--ignore-eos"], model).eos_token_ids.is_some_and(|ids| ids.is_empty()));
     }
 
     #[test]

@@ -13,15 +13,14 @@ mod text;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use gpt2_kernels::ops::log_sum_exp;
 use serde::Serialize;
 
 pub use settings::{GenerateError, Settings};
 pub use text::{Completion, TextDelta, TextGeneration};
 
 use crate::cache::KvCache;
-use crate::model::{Model, Step, Want};
-use crate::predict::{PREFILL_CHUNK, prefill};
+use crate::model::{Model, Step, StepError, Want};
+use crate::predict::{PREFILL_CHUNK, normaliser, prefill};
 use crate::process::Processor;
 use crate::sample::Sampler;
 use crate::workspace::Workspace;
@@ -71,14 +70,20 @@ pub struct Generation<'m> {
     settings: Settings,
     sampler: Sampler,
     processors: Vec<Box<dyn Processor>>,
+    /// How many of the processors are the caller's own: these come first.
+    own_processors: usize,
+    eos_token_ids: Vec<u32>,
     prompt_tokens: usize,
     limit: Limit,
     sequences: Vec<Sequence>,
     work: Workspace,
     /// The scores that the processors change: the model's own stay in `work`. (V)
     scores: Vec<f32>,
+    /// Empty but during a forward pass; kept for its allocation.
+    steps: Vec<Step<'m>>,
     ready: VecDeque<GeneratedToken>,
     started: bool,
+    failed: bool,
     timing: Timing,
 }
 
@@ -136,16 +141,29 @@ impl<'m> Generation<'m> {
             model,
             sampler: settings.sampler(),
             processors: settings.processors(),
+            own_processors: 0,
+            eos_token_ids: settings.eos_token_ids.clone().unwrap_or_else(|| config.eos_token_ids.clone()),
             prompt_tokens: prompt.len(),
             limit,
             sequences: (0..count).map(|_| sequence()).collect(),
             work,
             scores: vec![0.0; config.vocab_size],
+            steps: Vec::with_capacity(count),
             ready: VecDeque::with_capacity(count),
             started: false,
+            failed: false,
             timing: Timing { prefill: begin.elapsed(), decode: Duration::ZERO },
             settings,
         })
+    }
+
+    /// Adds a processor of the caller's own: it comes before temperature, `top_k` and `top_p`, as in
+    /// transformers, and behind those added before it.
+    #[must_use]
+    pub fn with_processor(mut self, processor: Box<dyn Processor>) -> Self {
+        self.processors.insert(self.own_processors, processor);
+        self.own_processors += 1;
+        self
     }
 
     /// The settings, the seed among them.
@@ -172,27 +190,28 @@ impl<'m> Generation<'m> {
     /// Panics if there is no such sequence.
     pub fn stop(&mut self, sequence: usize, reason: FinishReason) {
         self.sequences[sequence].finish.get_or_insert(reason);
+        self.ready.retain(|token| token.sequence != sequence);
     }
 
     /// Chooses the next token of every unfinished sequence.
-    fn advance(&mut self) {
+    fn advance(&mut self) -> Result<(), StepError> {
         let begin = Instant::now();
-        let Self { model, sequences, work, .. } = self;
+        let Self { model, sequences, work, steps, .. } = self;
         if self.started {
-            let mut steps: Vec<Step<'_>> = sequences
-                .iter_mut()
-                .filter(|sequence| sequence.finish.is_none())
-                .map(|Sequence { cache, tokens, .. }| {
+            let mut batch = recycled(std::mem::take(steps));
+            batch.extend(sequences.iter_mut().filter(|sequence| sequence.finish.is_none()).map(
+                |Sequence { cache, tokens, .. }| {
                     Step::new(model, &tokens[tokens.len() - 1..], cache, Want::Last)
                         .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
-                })
-                .collect();
-            model.forward(&mut steps, work);
+                },
+            ));
+            model.forward(&mut batch, work);
+            *steps = recycled(batch);
         }
         let mut row = 0;
         for index in 0..self.sequences.len() {
             if self.sequences[index].finish.is_none() {
-                let token = self.choose(index, row);
+                let token = self.choose(index, row)?;
                 self.ready.push_back(token);
                 // Behind the prompt there is one row for all.
                 row += usize::from(self.started);
@@ -200,39 +219,52 @@ impl<'m> Generation<'m> {
         }
         self.started = true;
         self.timing.decode += begin.elapsed();
+        Ok(())
     }
 
     /// Chooses a sequence's next token from a row of logits.
-    fn choose(&mut self, index: usize, row: usize) -> GeneratedToken {
+    fn choose(&mut self, index: usize, row: usize) -> Result<GeneratedToken, StepError> {
         let logits = self.work.logits(row + 1).row(row);
         let sequence = &mut self.sequences[index];
+        let normaliser = normaliser(self.model, logits, sequence.tokens.len() - 1)?;
         self.scores.copy_from_slice(logits);
         for processor in &mut self.processors {
             processor.process(&sequence.tokens, &mut self.scores);
         }
         let id = self.sampler.choose(&self.scores, index, sequence.tokens.len());
-        let logprob = logits[id as usize] - log_sum_exp(self.model.cpu(), logits);
         sequence.tokens.push(id);
-        sequence.finish = if self.settings.eos_token_ids.contains(&id) {
+        sequence.finish = if self.eos_token_ids.contains(&id) {
             Some(FinishReason::Eos)
         } else {
             (sequence.tokens.len() >= self.limit.tokens).then_some(self.limit.reason)
         };
-        GeneratedToken { sequence: index, id, logprob, finish: sequence.finish }
+        let logprob = logits[id as usize] - normaliser;
+        Ok(GeneratedToken { sequence: index, id, logprob, finish: sequence.finish })
     }
 }
 
-impl Iterator for Generation<'_> {
-    type Item = GeneratedToken;
+/// The same allocation, emptied: collecting what is left of a `Vec`, here nothing, reuses it.
+fn recycled<'a>(mut steps: Vec<Step<'_>>) -> Vec<Step<'a>> {
+    steps.clear();
+    steps.into_iter().map(|_| unreachable!("the steps were cleared")).collect()
+}
 
-    fn next(&mut self) -> Option<GeneratedToken> {
+impl Iterator for Generation<'_> {
+    /// An error ends the generation: the model gives no probabilities, because its weights are damaged.
+    type Item = Result<GeneratedToken, StepError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.ready.pop_front() {
-                // A sequence stopped since this token was chosen yields it no more.
-                Some(token) if token.finish.is_none() && self.sequences[token.sequence].finish.is_some() => {}
-                Some(token) => return Some(token),
-                None if self.sequences.iter().all(|sequence| sequence.finish.is_some()) => return None,
-                None => self.advance(),
+            if let Some(token) = self.ready.pop_front() {
+                return Some(Ok(token));
+            }
+            if self.failed || self.sequences.iter().all(|sequence| sequence.finish.is_some()) {
+                return None;
+            }
+            if let Err(error) = self.advance() {
+                self.failed = true;
+                self.ready.clear();
+                return Some(Err(error));
             }
         }
     }

@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::model::StepError;
 use crate::process::{Processor, Temperature, TopK, TopP};
 use crate::sample::Sampler;
+use crate::tokenizer::TokenizerError;
 
 /// How to generate. The defaults are the notebook's: sample at temperature 0.7 from the 50 most
 /// likely tokens and 95 % of the mass, 50 new tokens.
@@ -26,8 +27,8 @@ pub struct Settings {
     pub num_return_sequences: usize,
     /// The key of the noise that draws tokens.
     pub seed: u64,
-    /// Tokens that end a text.
-    pub eos_token_ids: Vec<u32>,
+    /// Tokens that end a text; `None` stands for those of the model's configuration.
+    pub eos_token_ids: Option<Vec<u32>>,
 }
 
 impl Default for Settings {
@@ -41,13 +42,13 @@ impl Default for Settings {
             top_p: 0.95,
             num_return_sequences: 1,
             seed: 0,
-            eos_token_ids: vec![50256],
+            eos_token_ids: None,
         }
     }
 }
 
-/// Why a generation cannot start.
-#[derive(Clone, Debug, Error, PartialEq)]
+/// Why a generation cannot start, or go on.
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GenerateError {
     /// A setting is out of its range.
@@ -84,9 +85,12 @@ pub enum GenerateError {
     /// There is nothing to continue.
     #[error("the prompt is empty and the model has no beginning-of-text token to start from")]
     EmptyPrompt,
-    /// The prompt cannot be fed to the model.
+    /// The prompt cannot be fed to the model, or the model's weights are damaged.
     #[error(transparent)]
-    Prompt(#[from] StepError),
+    Step(#[from] StepError),
+    /// A generated token is not in the tokenizer's vocabulary.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
 }
 
 impl Settings {

@@ -3,17 +3,15 @@
 use crate::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-use super::{FinishReason, GeneratedToken, Generation};
+use super::{FinishReason, GenerateError, GeneratedToken, Generation};
 
 /// What one token adds to a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextDelta {
-    /// The token.
+    /// The token; its `finish` knows of stop strings too.
     pub token: GeneratedToken,
     /// The text that is certain now; may be empty, and may hold what earlier tokens held back.
     pub text: String,
-    /// Why the sequence ends here, if it does.
-    pub finish: Option<FinishReason>,
 }
 
 /// One return sequence, as far as it has come.
@@ -63,30 +61,33 @@ impl<'m, 't> TextGeneration<'m, 't> {
         &self.completions
     }
 
-    fn take(&mut self, token: GeneratedToken) -> Result<TextDelta, TokenizerError> {
+    fn take(&mut self, mut token: GeneratedToken) -> Result<TextDelta, TokenizerError> {
         let stream = &mut self.streams[token.sequence];
-        let mut text = stream.push(token.id)?.to_owned();
-        let mut finish = token.finish;
+        let mut text = String::new();
+        // The end token is no text, whatever it spells.
+        if token.finish != Some(FinishReason::Eos) {
+            text.push_str(stream.push(token.id)?);
+        }
         if stream.stopped().is_some() {
-            finish = Some(FinishReason::Stop);
+            token.finish = Some(FinishReason::Stop);
             self.generation.stop(token.sequence, FinishReason::Stop);
-        } else if finish.is_some() {
+        } else if token.finish.is_some() {
             text.push_str(stream.finish());
         }
         let completion = &mut self.completions[token.sequence];
         completion.text.push_str(&text);
         completion.tokens.push(token.id);
         completion.logprobs.push(token.logprob);
-        completion.finish = finish;
-        Ok(TextDelta { token, text, finish })
+        completion.finish = token.finish;
+        Ok(TextDelta { token, text })
     }
 }
 
 impl Iterator for TextGeneration<'_, '_> {
-    type Item = Result<TextDelta, TokenizerError>;
+    type Item = Result<TextDelta, GenerateError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let token = self.generation.next()?;
-        Some(self.take(token))
+        Some(token.map_err(GenerateError::from).and_then(|token| Ok(self.take(token)?)))
     }
 }

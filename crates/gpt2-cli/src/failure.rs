@@ -131,7 +131,12 @@ impl From<CheckpointError> for Failure {
                 "save the model in Python with `model.save_pretrained(directory, safe_serialization=True)`",
             ),
             CheckpointError::NoWeights { .. } => Some(MODEL_DIRECTORY),
-            CheckpointError::Shape { .. } | CheckpointError::Missing { .. } => {
+            CheckpointError::LfsPointer { .. } => {
+                Some("fetch the weights with `git lfs pull`, or the model with `gpt2 download`")
+            }
+            CheckpointError::Shape { .. }
+            | CheckpointError::Missing { .. }
+            | CheckpointError::Unknown { .. } => {
                 Some("`config.json` and the weights may be of two different models")
             }
             _ => None,

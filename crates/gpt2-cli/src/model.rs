@@ -9,6 +9,7 @@
 //! A model that was named is never replaced by another.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -144,7 +145,15 @@ impl ModelFiles {
                     HubError::Unreachable { server, .. } => {
                         format!("`gpt2` is not downloaded and `{server}` cannot be reached")
                     }
-                    _ => format!("`gpt2` cannot be downloaded: {error}"),
+                    _ => {
+                        let mut reason = format!("`gpt2` cannot be downloaded: {error}");
+                        let mut cause = error.source();
+                        while let Some(error) = cause {
+                            reason.push_str(&format!(": {error}"));
+                            cause = error.source();
+                        }
+                        reason
+                    }
                 };
                 terminal.note(&format!("this is the small demo model, not GPT-2 itself: {reason}"));
                 terminal.note(

@@ -99,6 +99,15 @@ fn chain(error: &dyn Error) -> String {
 }
 
 #[test]
+fn a_git_lfs_pointer_is_called_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 548105171\n";
+    std::fs::write(dir.path().join("model.safetensors"), pointer).unwrap();
+    let error = Checkpoint::open(dir.path()).unwrap_err();
+    assert!(matches!(error, CheckpointError::LfsPointer { .. }), "{error}");
+}
+
+#[test]
 fn every_layout_loads_with_the_same_values() {
     let config = tiny();
     let shape = [config.n_embd, 3 * config.n_embd];

@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let decode = median(runs.iter().map(|run| run.decode));
     let passes = (new_tokens > 1).then(|| (new_tokens - 1) as f64 / decode);
     let gigabytes_per_second = passes.map(|passes| passes * model.weights().bytes_per_token() as f64 / 1e9);
-    let machine_gigabytes_per_second = read_bandwidth(model.cpu()) / 1e9;
+    let machine_gigabytes_per_second = read_bandwidth(model.cpu(), model.weights().bytes_per_token()) / 1e9;
     let record = Record {
         model: &files.name,
         dtype: options.dtype.name(),
@@ -247,12 +247,14 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-/// Bytes that all threads together read from memory in a second: the best of some passes over a buffer that
-/// no cache holds, laid out and read as weights are.
-fn read_bandwidth(cpu: &Cpu) -> f64 {
-    const FLOATS: usize = 1 << 27;
-    const PASSES: usize = 6;
-    let mut buffer = AlignedVec::zeroed(FLOATS);
+/// Bytes that all threads together read in a second: the best of some passes over a buffer as large as the
+/// weights that a token needs, laid out and read as they are. So a model that fits in a cache is measured
+/// against that cache.
+fn read_bandwidth(cpu: &Cpu, bytes: usize) -> f64 {
+    const PASSES: usize = 8;
+    /// Large enough that no cache helps; larger models need no larger buffer.
+    const MOST: usize = 1 << 29;
+    let mut buffer = AlignedVec::zeroed(bytes.min(MOST) / size_of::<f32>());
     // Not zeros, which the system need not back with memory of their own.
     buffer.fill(1.0);
     let pass = || {

@@ -117,11 +117,14 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let generation = Generation::new(&loaded.model, &ids, settings)?;
     let mut texts = TextGeneration::new(generation, &loaded.tokenizer, &arguments.end.stop);
     if arguments.format.json {
-        for delta in texts.by_ref() {
+        // A line as soon as its sequence is done, in the order of the sequences.
+        let mut shown = 0;
+        while let Some(delta) = texts.next() {
             delta?;
-        }
-        for completion in texts.completions() {
-            terminal.output.json(&record(&loaded, &prompt, &texts, completion))?;
+            while let Some(completion) = texts.completions().get(shown).filter(|c| c.finish.is_some()) {
+                terminal.output.json(&record(&loaded, &prompt, &texts, completion))?;
+                shown += 1;
+            }
         }
     } else {
         let prompt = if arguments.no_prompt { "" } else { &prompt };
@@ -199,6 +202,13 @@ fn stop_string(text: &str) -> Result<String, String> {
 /// Shows the first continuation as it comes, and the others when it is done.
 fn stream(texts: &mut TextGeneration<'_, '_>, prompt: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     let plain = anstyle::Style::new();
+    let count = texts.completions().len();
+    let heading = |terminal: &Terminal, index: usize| {
+        if count > 1 {
+            terminal.remark(&format!("{} of {count}", index + 1));
+        }
+    };
+    heading(terminal, 0);
     terminal.output.text(prompt, DIM)?;
     terminal.output.flush()?;
     for delta in texts.by_ref() {
@@ -209,8 +219,10 @@ fn stream(texts: &mut TextGeneration<'_, '_>, prompt: &str, terminal: &mut Termi
         }
     }
     writeln!(terminal.output)?;
-    for completion in &texts.completions()[1..] {
+    for (index, completion) in texts.completions().iter().enumerate().skip(1) {
         writeln!(terminal.output)?;
+        terminal.output.flush()?;
+        heading(terminal, index);
         terminal.output.text(prompt, DIM)?;
         terminal.output.text(&completion.text, plain)?;
         writeln!(terminal.output)?;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
+use console::Term;
 use gpt2::predict::{Candidate, next_tokens};
 use gpt2::tokenizer::{SpecialText, Tokenizer};
 use serde::Serialize;
@@ -75,6 +76,8 @@ pub(crate) fn text(tokenizer: &Tokenizer, id: u32) -> Result<String, Failure> {
 
 fn show(candidates: &[Candidate], tokenizer: &Tokenizer, terminal: &mut Terminal) -> Result<(), Failure> {
     const WIDTH: usize = 32;
+    /// All columns but those of the token and the bar.
+    const OTHERS: usize = 27;
     let out = &mut terminal.output;
     let dim = out.style(DIM);
     let green = out.style(Style::new().fg_color(Some(AnsiColor::Green.into())));
@@ -83,6 +86,7 @@ fn show(candidates: &[Candidate], tokenizer: &Tokenizer, terminal: &mut Terminal
         .map(|candidate| Ok(format!("{:?}", text(tokenizer, candidate.id)?)))
         .collect::<Result<Vec<_>, Failure>>()?;
     let columns = tokens.iter().map(|token| token.chars().count()).max().unwrap_or(0);
+    let width = WIDTH.min(usize::from(Term::stdout().size().1).saturating_sub(OTHERS + columns));
     let most = candidates.first().map_or(0.0, |candidate| f64::from(candidate.probability));
     for (rank, (candidate, token)) in candidates.iter().zip(&tokens).enumerate() {
         let Candidate { id, probability, .. } = *candidate;
@@ -90,7 +94,7 @@ fn show(candidates: &[Candidate], tokenizer: &Tokenizer, terminal: &mut Terminal
         write!(out, "{dim}{:>4}{dim:#}  {token:columns$}  {percent:>6.2} %  {dim}{id:>6}{dim:#}", rank + 1)?;
         if out.is_terminal() {
             // The likeliest fills the width: what counts is how the others compare with it.
-            write!(out, "  {green}{}{green:#}", bar(f64::from(probability) / most, WIDTH))?;
+            write!(out, "  {green}{}{green:#}", bar(f64::from(probability) / most, width))?;
         }
         writeln!(out)?;
     }

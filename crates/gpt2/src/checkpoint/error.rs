@@ -45,8 +45,15 @@ pub enum CheckpointError {
         /// The bytes it has.
         found: u64,
     },
+    /// A file is what git leaves behind in place of a large file.
+    #[error("`{}` is a git-lfs pointer to the weights, not the weights themselves", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A header or index is longer than any model needs.
-    #[error("`{}` has a header or index of {found} bytes; expected at most {limit}", path.display())]
+    #[error("`{}` is no safetensors file, or damaged: expected a header of at most {limit} bytes, found one of {found}",
+        path.display())]
     TooLong {
         /// The file.
         path: PathBuf,

@@ -18,6 +18,9 @@ use super::{CheckpointError, Entry};
 /// The longest header or index that is parsed; the format's own limit. that of `gpt2-xl` has 50 kB.
 const LIMIT: u64 = 100_000_000;
 
+/// How the stand-in for a large file begins that git leaves behind where git-lfs is not installed.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// The bytes that hold the length of the header.
 const LENGTH: usize = 8;
 
@@ -25,6 +28,9 @@ const LENGTH: usize = 8;
 pub(super) fn read(source: &File, file: usize) -> Result<Vec<(String, Entry)>, CheckpointError> {
     let bytes = source.bytes();
     let path = || source.path().to_owned();
+    if bytes.starts_with(LFS_POINTER) {
+        return Err(CheckpointError::LfsPointer { path: path() });
+    }
     let found = bytes.len() as u64;
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else {
         return Err(CheckpointError::Truncated { path: path(), expected: LENGTH as u64, found });

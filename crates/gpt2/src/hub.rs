@@ -27,11 +27,13 @@ mod download;
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use self::download::Session;
+use crate::checkpoint::Checkpoint;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -42,7 +44,7 @@ const VOCABULARY: [&str; 2] = ["vocab.json", "merges.txt"];
 const OPTIONAL: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
 
 /// Where the hub and its cache are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HubOptions {
     /// The directory with the `models--…` directories.
     pub cache: PathBuf,
@@ -156,6 +158,21 @@ pub struct Hub {
     options: HubOptions,
 }
 
+/// Leaves out the token, and the proxy, whose URL may hold a password.
+impl fmt::Debug for HubOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cache, endpoint, token, token_file, proxy: _, no_proxy, offline } = self;
+        f.debug_struct("HubOptions")
+            .field("cache", cache)
+            .field("endpoint", endpoint)
+            .field("token", &token.as_ref().map(|_| "…"))
+            .field("token_file", token_file)
+            .field("no_proxy", no_proxy)
+            .field("offline", offline)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How far the download of one file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
@@ -229,12 +246,14 @@ impl Hub {
 
         let (session, config) = Session::start(&self.options, &repository)?;
         let snapshot = repository.snapshot(session.commit());
-        if !is_complete(&snapshot) {
+        if !is_complete(&snapshot) || Checkpoint::open(&snapshot).is_err() {
             // Weights last: a snapshot with them has everything.
             let weights = match session.find(WEIGHTS)? {
                 Some(weights) => vec![weights],
                 None => {
-                    let index = session.require(&[INDEX], "`model.safetensors` or its index")?.remove(0);
+                    let index = session.find(INDEX)?;
+                    let index =
+                        index.ok_or_else(|| session.missing(WEIGHTS, "that file or its index of shards"))?;
                     session.land(&index, progress)?;
                     let shards = shards(&snapshot.join(INDEX))?;
                     session.require(&shards.iter().map(String::as_str).collect::<Vec<_>>(), "every shard")?
@@ -352,8 +371,13 @@ fn is_path(path: &str) -> bool {
 }
 
 fn is_name(name: &str) -> bool {
+    /// What file systems take.
+    const LONGEST_NAME: usize = 255;
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    !name.is_empty() && !name.starts_with(['.', '-']) && !name.contains("..") && name.bytes().all(letters)
+    (1..=LONGEST_NAME).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && !name.contains("..")
+        && name.bytes().all(letters)
 }
 
 /// Says whether a revision is a whole commit hash, which names one state forever.
@@ -370,16 +394,24 @@ fn is_complete(snapshot: &Path) -> bool {
         && (has(WEIGHTS) || (has(INDEX) && has_shards()))
 }
 
+/// Reads a JSON file, no further than any of a model needs to be.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 100_000_000;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MOST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Says whether a snapshot's configuration names no other architecture.
 fn is_gpt2(snapshot: &Path) -> bool {
-    let config = fs::read(snapshot.join(CONFIG)).unwrap_or_default();
+    let config = read(&snapshot.join(CONFIG)).unwrap_or_default();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
     config["model_type"].as_str().is_none_or(|kind| kind == "gpt2")
 }
 
 /// Reads the names of the shards from an index of weights.
 fn shards(index: &Path) -> Result<BTreeSet<String>, HubError> {
-    let json = fs::read(index).map_err(|source| HubError::file(index, source))?;
+    let json = read(index).map_err(|source| HubError::file(index, source))?;
     let invalid = |reason: String| HubError::Index { path: index.to_owned(), reason };
     let json: serde_json::Value =
         serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;

@@ -17,18 +17,19 @@ mod bytes;
 mod file;
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
-    AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType, PostProcessor, PostProcessorWrapper,
-    PreTokenizer, PreTokenizerWrapper,
+    AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType, PostProcessor, PreTokenizer,
 };
 
 use self::bytes::{MAX_VOCABULARY, TokenBytes};
-use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, refuse_unless};
+use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, byte_level, kind, refuse_unless};
 
 /// The text of GPT-2's only special token.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -54,9 +55,8 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// ```
 pub struct Tokenizer {
     model: BPE,
-    normalizer: Option<NormalizerWrapper>,
-    pre_tokenizer: Option<PreTokenizerWrapper>,
-    post_processor: Option<PostProcessorWrapper>,
+    pre_tokenizer: ByteLevel,
+    post_processor: Option<ByteLevel>,
     /// Finds the added tokens in a text; `ordinary` finds only those that are not special.
     added: AddedVocabulary,
     ordinary: AddedVocabulary,
@@ -151,25 +151,30 @@ impl Tokenizer {
         Self::build(TokenizerFile {
             added_tokens: end_of_text.into_iter().collect(),
             normalizer: None,
-            pre_tokenizer: Some(ByteLevel::new(false, true, true).into()),
-            post_processor: Some(ByteLevel::new(true, false, true).into()),
-            decoder: Some(serde_json::json!({ "type": "ByteLevel" })),
+            pre_tokenizer: Some(json!({ "type": "ByteLevel", "add_prefix_space": false })),
+            post_processor: Some(json!({ "type": "ByteLevel", "trim_offsets": false })),
+            decoder: Some(json!({ "type": "ByteLevel" })),
             model: BpeFile { vocab, merges, ..BpeFile::default() },
         })
     }
 
     fn build(file: TokenizerFile) -> Result<Self, TokenizerError> {
         let TokenizerFile { added_tokens, normalizer, pre_tokenizer, post_processor, decoder, model } = file;
-        let kind = |decoder: &serde_json::Value| decoder["type"].as_str().unwrap_or("unnamed").to_owned();
-        let decoder = decoder.as_ref().map_or_else(|| "none".to_owned(), kind);
-        refuse_unless(decoder == "ByteLevel", "decoder", "`ByteLevel`", decoder)?;
+        refuse_unless(normalizer.is_none(), "normalizer", "none", kind(&normalizer))?;
+        let pre_tokenizer = byte_level("pre_tokenizer", &pre_tokenizer)?;
+        let post_processor = if post_processor.is_some() {
+            Some(byte_level("post_processor", &post_processor)?)
+        } else {
+            None
+        };
+        byte_level("decoder", &decoder)?;
         let bytes = TokenBytes::new(&model.vocab, &added_tokens)?;
         let model = model.build()?;
 
         let (ids, tokens): (Vec<u32>, Vec<AddedToken>) =
             added_tokens.into_iter().map(|entry| (entry.id, entry.token)).unzip();
         let mut added = AddedVocabulary::new();
-        added.add_tokens(&tokens, &model, normalizer.as_ref());
+        added.add_tokens(&tokens, &model, None::<&NormalizerWrapper>);
         for (&expected, token) in ids.iter().zip(&tokens) {
             // The crate numbers added tokens itself, and only logs where that is not what the file says.
             match added.token_to_id(&token.content, &model) {
@@ -186,17 +191,7 @@ impl Tokenizer {
             ids.iter().zip(&tokens).filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         special.sort_unstable();
         special.dedup();
-        Ok(Self {
-            model,
-            normalizer,
-            pre_tokenizer,
-            post_processor,
-            added,
-            ordinary,
-            bytes,
-            special,
-            padded: 0,
-        })
+        Ok(Self { model, pre_tokenizer, post_processor, added, ordinary, bytes, special, padded: 0 })
     }
 
     /// Accepts every id below `model_vocabulary`, the number of rows of the model's `wte`.
@@ -247,10 +242,8 @@ impl Tokenizer {
             SpecialTokens::Parse => &self.added,
             SpecialTokens::AsText => &self.ordinary,
         };
-        let mut pieces = added.extract_and_normalize(self.normalizer.as_ref(), text);
-        if let Some(pre_tokenizer) = &self.pre_tokenizer {
-            pre_tokenizer.pre_tokenize(&mut pieces).map_err(TokenizerError::library)?;
-        }
+        let mut pieces = added.extract_and_normalize(None::<&NormalizerWrapper>, text);
+        self.pre_tokenizer.pre_tokenize(&mut pieces).map_err(TokenizerError::library)?;
         pieces
             .tokenize(|piece| {
                 let piece = piece.get();
@@ -466,8 +459,11 @@ impl TokenizerError {
 
 /// Reads a file; `None` when there is none of that name.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+    /// Far more than any vocabulary needs; what a longer file has beyond is not read, and missed by the parser.
+    const MOST: u64 = 1 << 28;
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Read { path: path.to_owned(), source }),
     }
@@ -478,7 +474,7 @@ pub(crate) mod tests {
     use std::collections::HashSet;
     use std::fs;
 
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::bytes::byte_of;
     use super::*;
@@ -522,6 +518,31 @@ pub(crate) mod tests {
     /// A tokenizer whose id of every byte is the byte.
     pub(crate) fn byte_tokenizer() -> Tokenizer {
         parse(&byte_json()).expect("the tokenizer is valid")
+    }
+
+    #[test]
+    fn parts_that_could_do_harm_or_lose_text_are_refused_by_name() {
+        let template = json!({
+            "type": "TemplateProcessing",
+            "single": [{ "SpecialToken": { "id": "missing", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }],
+            "pair": [],
+            "special_tokens": {},
+        });
+        for (part, value) in [
+            ("normalizer", json!({ "type": "Precompiled", "precompiled_charsmap": "////////////" })),
+            ("normalizer", json!({ "type": "Lowercase" })),
+            ("pre_tokenizer", json!({ "type": "WhitespaceSplit" })),
+            ("pre_tokenizer", Value::Null),
+            ("post_processor", template),
+            ("decoder", json!({ "type": "WordPiece" })),
+        ] {
+            let mut file = byte_json();
+            file[part] = value;
+            match parse(&file) {
+                Err(TokenizerError::Unsupported { part: found, .. }) => assert_eq!(found, part),
+                other => panic!("{part}: {other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -125,8 +125,12 @@ fn small_etag(bytes: &[u8]) -> String {
     sha256(bytes)[..40].to_owned()
 }
 
+/// A safetensors file of one tensor, large enough to be sent in several pieces.
 fn weights() -> Vec<u8> {
-    (0..700_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes()).collect()
+    const COUNT: u32 = 700_000;
+    let header = format!(r#"{{"x":{{"dtype":"F32","shape":[{COUNT}],"data_offsets":[0,{}]}}}}"#, 4 * COUNT);
+    let values = (0..COUNT).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes());
+    (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(values).collect()
 }
 
 fn gpt2_files() -> BTreeMap<&'static str, Vec<u8>> {
@@ -314,6 +318,24 @@ fn a_second_fetch_asks_only_whether_there_is_news() {
 }
 
 #[test]
+fn a_file_that_was_damaged_in_the_cache_is_downloaded_again() {
+    let test = TestHub::new(gpt2_files());
+    let snapshot = test.fetch("openai-community/gpt2").expect("the hub has the model");
+    let file = snapshot.join("model.safetensors");
+    fs::write(&file, &weights()[..1000]).expect("written through the link");
+    assert_eq!(test.fetch("openai-community/gpt2").expect("it still does"), snapshot);
+    assert_eq!(fs::read(&file).expect("readable"), weights());
+}
+
+#[test]
+fn the_token_is_not_shown() {
+    let mut options = HubOptions::new("cache".into());
+    options.token = Some("hf_secret".to_owned());
+    options.proxy = Some("http://me:secret@proxy".to_owned());
+    assert!(!format!("{options:?} {:?}", Hub::new(options.clone())).contains("secret"));
+}
+
+#[test]
 fn a_new_commit_takes_over_only_when_it_is_complete_and_shares_what_has_not_changed() {
     let test = TestHub::new(gpt2_files());
     let old = test.fetch("openai-community/gpt2").expect("the hub has the model");
@@ -427,6 +449,7 @@ fn an_index_cannot_name_files_elsewhere() {
         r#"{"weight_map": {"wte.weight": 1}}"#,
         r#"{"weight_map": {}}"#,
         r#"{"weight_map": ["#,
+        &format!(r#"{{"weight_map": {{"wte.weight": "{}"}}}}"#, "a".repeat(70_000)),
     ] {
         let mut files = gpt2_files();
         files.remove("model.safetensors");
@@ -472,7 +495,7 @@ fn what_the_hub_lacks_or_refuses_is_named() {
     test.change(|contents| drop(contents.files.remove("model.safetensors")));
     let test = TestHub { cache: tempfile::tempdir().expect("a directory"), ..test };
     let error = test.fetch("gpt2").expect_err("only other formats");
-    assert!(error.to_string().contains("expected `model.safetensors` or its index"), "{error}");
+    assert!(error.to_string().contains("expected that file or its index of shards"), "{error}");
     assert!(names(test.cache.path()).is_empty(), "nothing is downloaded in vain");
     test.change(|contents| drop(contents.files.remove("config.json")));
     let error = test.fetch("gpt2").expect_err("no configuration");

@@ -109,16 +109,21 @@ impl<'a> Session<'a> {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<(), HubError> {
         let pointer = self.repository.snapshot(&self.commit).join(&file.name);
-        if pointer.is_file() {
+        // What is here with another size was damaged since it was downloaded.
+        let is_whole = |path: &Path| {
+            fs::metadata(path)
+                .is_ok_and(|found| found.is_file() && file.size.is_none_or(|size| size == found.len()))
+        };
+        if is_whole(&pointer) {
             return Ok(());
         }
         let blob = self.repository.folder().join("blobs").join(&file.etag);
         create_parent(&pointer)?;
         create_parent(&blob)?;
-        if !blob.is_file() {
+        if !is_whole(&blob) {
             let _lock = self.lock(file)?;
             // Another process may have held the lock for this very file.
-            if !blob.is_file() {
+            if !is_whole(&blob) {
                 let partial = blob.with_file_name(format!("{}.incomplete", file.etag));
                 self.download(file, &partial, progress)?;
                 fs::rename(&partial, &blob).map_err(|source| HubError::file(&blob, source))?;
@@ -201,7 +206,10 @@ impl<'a> Session<'a> {
         let endpoint = self.endpoint.to_string();
         let (endpoint, id) = (endpoint.trim_end_matches('/'), self.repository.id);
         let url = format!("{endpoint}/{id}/resolve/{}/{name}", self.commit.replace('/', "%2F"));
-        let mut url: Uri = url.parse().expect("the endpoint is a URL, and the other parts are checked names");
+        let mut url: Uri = url.parse().map_err(|error| HubError::InvalidOption {
+            option: "endpoint",
+            reason: format!("{url}: {error}"),
+        })?;
         for _ in 0..MAX_REDIRECTS {
             let mut request = Request::builder()
                 .method(method)
@@ -267,7 +275,7 @@ impl<'a> Session<'a> {
         HubError::ModelNotFound { id: self.repository.id.to_owned(), server: origin(&self.endpoint) }
     }
 
-    fn missing(&self, name: &str, expected: &'static str) -> HubError {
+    pub(super) fn missing(&self, name: &str, expected: &'static str) -> HubError {
         HubError::MissingFile { id: self.repository.id.to_owned(), name: name.to_owned(), expected }
     }
 }

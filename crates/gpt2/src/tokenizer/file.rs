@@ -4,8 +4,10 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, SeqAccess, Visitor};
+use serde_json::Value;
+use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
-use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::TokenizerError;
 
@@ -17,10 +19,10 @@ use super::TokenizerError;
 pub(super) struct TokenizerFile {
     #[serde(default)]
     pub(super) added_tokens: Vec<AddedTokenEntry>,
-    pub(super) normalizer: Option<NormalizerWrapper>,
-    pub(super) pre_tokenizer: Option<PreTokenizerWrapper>,
-    pub(super) post_processor: Option<PostProcessorWrapper>,
-    pub(super) decoder: Option<serde_json::Value>,
+    pub(super) normalizer: Option<Value>,
+    pub(super) pre_tokenizer: Option<Value>,
+    pub(super) post_processor: Option<Value>,
+    pub(super) decoder: Option<Value>,
     pub(super) model: BpeFile,
 }
 
@@ -73,6 +75,23 @@ impl BpeFile {
         }
         builder.build().map_err(TokenizerError::library)
     }
+}
+
+/// Reads a part that must be a `ByteLevel`: none of the crate's other kinds is trusted with a stranger's file.
+pub(super) fn byte_level(part: &'static str, value: &Option<Value>) -> Result<ByteLevel, TokenizerError> {
+    let kind = kind(value);
+    refuse_unless(kind == "ByteLevel", part, "`ByteLevel`", kind)?;
+    // The settings that are absent have the crate's defaults.
+    let setting = |name: &str| value.as_ref().and_then(|value| value[name].as_bool()).unwrap_or(true);
+    let byte_level =
+        ByteLevel::new(setting("add_prefix_space"), setting("trim_offsets"), setting("use_regex"));
+    Ok(byte_level)
+}
+
+/// The `type` of a part.
+pub(super) fn kind(value: &Option<Value>) -> String {
+    let kind = |value: &Value| value["type"].as_str().unwrap_or("unnamed").to_owned();
+    value.as_ref().map_or_else(|| "none".to_owned(), kind)
 }
 
 /// Makes the error for an unsupported part, unless it is supported.

@@ -44,7 +44,7 @@ DECAY_FROM = 0.62
 WARMUP_STEPS = 150
 NEGATIVES = 3072
 CHECKPOINT_SECONDS, EVALUATE_SECONDS = 300, 600
-EVALUATED_TOKENS = 100_000
+EVALUATED_TOKENS = 32_768
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

@@ -2,15 +2,18 @@
 //!
 //! The merging itself is the `tokenizers` crate's. This module reads its files ([`Tokenizer::from_directory`],
 //! [`Tokenizer::from_bytes`]), makes the treatment of special tokens a choice at every call, and keeps a table
-//! of the bytes behind each id, so that decoding is exact: `decode(encode(text)) == text` for every text.
+//! of the bytes behind each id, so that decoding is exact: `decode(encode(text)) == text` for every text. The
+//! one exception is a `tokenizer.json` whose pre-tokenizer sets `add_prefix_space`, which GPT-2's does not: as in
+//! `transformers`, a text without a leading space then gets one, and so does what follows an added token.
 //!
 //! ```text
 //! "Hi there" ─ added tokens ─ words ─ bytes as letters ─ merges ─► [17250, 612]     the crate
 //! [17250, 612] ─► bytes[starts[id]..starts[id + 1]] … ─► "Hi there"                 the table
 //! ```
 //!
-//! Only byte-level BPE is read; another kind of tokenizer is refused by name, as is BPE dropout, which would
-//! make the ids of a text random. The `truncation` and `padding` sections of a `tokenizer.json` are a batching
+//! Only byte-level BPE is read; another kind of model, pre-tokenizer, post-processor or decoder and any
+//! normalizer are refused by name, as are BPE dropout, which would make the ids of a text random, and added
+//! tokens that take the spaces beside them. The `truncation` and `padding` sections of a `tokenizer.json` are a batching
 //! policy and not applied, as `transformers` does not apply them unless asked.
 
 mod bytes;
@@ -30,6 +33,9 @@ use tokenizers::{
 
 use self::bytes::{MAX_VOCABULARY, TokenBytes};
 use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, byte_level, kind, refuse_unless};
+
+/// The longest file that is read: tokenizers of a quarter million tokens have half of that.
+const MAX_FILE: usize = 1 << 26;
 
 /// The text of GPT-2's only special token.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -126,8 +132,9 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// When they do not describe a byte-level BPE tokenizer.
+    /// When they do not describe a byte-level BPE tokenizer, or are longer than any.
     pub fn from_bytes(json: &[u8]) -> Result<Self, TokenizerError> {
+        check_length("tokenizer.json", json)?;
         let file: TokenizerFile = serde_json::from_slice(json)
             .map_err(|source| TokenizerError::Json { file: "tokenizer.json", source })?;
         Self::build(file)
@@ -135,6 +142,8 @@ impl Tokenizer {
 
     /// Reads the contents of GPT-2's first file format: a `vocab.json` and a `merges.txt`.
     fn from_vocab_and_merges(vocab: &[u8], merges: &[u8]) -> Result<Self, TokenizerError> {
+        check_length("vocab.json", vocab)?;
+        check_length("merges.txt", merges)?;
         let vocab: Vocab = serde_json::from_slice(vocab)
             .map_err(|source| TokenizerError::Json { file: "vocab.json", source })?;
         let merges = std::str::from_utf8(merges)
@@ -168,6 +177,11 @@ impl Tokenizer {
             None
         };
         byte_level("decoder", &decoder)?;
+        for AddedTokenEntry { token, .. } in &added_tokens {
+            // The spaces they take could not be decoded, and where another token begins in them the crate panics.
+            let expected = "without `lstrip` and `rstrip`";
+            refuse_unless(!token.lstrip && !token.rstrip, "added tokens", expected, token.content.clone())?;
+        }
         let bytes = TokenBytes::new(&model.vocab, &added_tokens)?;
         let model = model.build()?;
 
@@ -208,8 +222,7 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// When the vocabulary lacks one of the text's bytes and has no token for the unknown. GPT-2's
-    /// vocabulary has them all.
+    /// When the vocabulary lacks one of the text's bytes. GPT-2's has them all.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TokenizerError> {
         Ok(self.tokenize(text, special, OffsetType::None)?.get_ids().to_vec())
     }
@@ -365,6 +378,14 @@ pub enum TokenizerError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file is longer than any tokenizer's.
+    #[error("`{file}` has more than {limit} bytes, the most that a tokenizer is read from")]
+    TooLong {
+        /// The file's name.
+        file: &'static str,
+        /// The most bytes it may have.
+        limit: usize,
+    },
     /// A file is not JSON, or not of the expected form.
     #[error("`{file}` is not a byte-level BPE tokenizer's")]
     Json {
@@ -457,12 +478,15 @@ impl TokenizerError {
     }
 }
 
-/// Reads a file; `None` when there is none of that name.
+fn check_length(file: &'static str, contents: &[u8]) -> Result<(), TokenizerError> {
+    let fits = contents.len() <= MAX_FILE;
+    if fits { Ok(()) } else { Err(TokenizerError::TooLong { file, limit: MAX_FILE }) }
+}
+
+/// Reads a file, up to where it is too long; `None` when there is none of that name.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
-    /// Far more than any vocabulary needs; what a longer file has beyond is not read, and missed by the parser.
-    const MOST: u64 = 1 << 28;
     let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)) {
+    match File::open(path).and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)) {
         Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Read { path: path.to_owned(), source }),
@@ -546,6 +570,49 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn added_tokens_that_take_spaces_are_refused() {
+        for strip in ["lstrip", "rstrip"] {
+            let mut file = byte_json();
+            file["added_tokens"][1][strip] = json!(true);
+            let error = parse(&file).expect_err(strip).to_string();
+            assert!(error.contains(strip) && error.ends_with("found `né e`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn add_prefix_space_adds_the_space_that_is_documented_and_no_other() {
+        let mut file = byte_json();
+        file["pre_tokenizer"]["add_prefix_space"] = json!(true);
+        let tokenizer = parse(&file).expect("supported");
+        for (text, expected) in [("he", " he"), (" he", " he"), ("", ""), ("né ehe", "né e he")] {
+            let ids = tokenizer.encode(text, SpecialTokens::Parse).expect("encodes");
+            assert_eq!(tokenizer.decode(&ids, SpecialText::Keep).expect("decodes"), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn files_longer_than_any_tokenizer_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let too_long = |result: Result<Tokenizer, TokenizerError>, name: &str| {
+            let error = result.expect_err(name);
+            assert!(matches!(error, TokenizerError::TooLong { file, .. } if file == name), "{name}: {error}");
+        };
+        // A hole up to one byte more than is allowed.
+        let make = |name: &str, length: usize| {
+            let file = File::create(directory.path().join(name)).expect("created");
+            file.set_len(length as u64).expect("resized");
+        };
+        make("vocab.json", 0);
+        make("merges.txt", MAX_FILE + 1);
+        too_long(Tokenizer::from_directory(directory.path()), "merges.txt");
+        make("vocab.json", MAX_FILE + 1);
+        too_long(Tokenizer::from_directory(directory.path()), "vocab.json");
+        make("tokenizer.json", MAX_FILE + 1);
+        too_long(Tokenizer::from_directory(directory.path()), "tokenizer.json");
+        too_long(Tokenizer::from_bytes(&vec![0; MAX_FILE + 1]), "tokenizer.json");
+    }
+
+    #[test]
     fn letters_and_bytes_are_one_to_one() {
         let letters: HashSet<char> = ByteLevel::alphabet().into_iter().collect();
         let bytes: HashSet<u8> = letters.iter().filter_map(|&letter| byte_of(letter)).collect();
@@ -624,8 +691,11 @@ pub(crate) mod tests {
         vocab.insert("zz".to_owned(), id);
         let tokenizer = parse(&json).expect("valid");
         assert!(tokenizer.encode("he", SpecialTokens::Parse).is_ok());
-        let error = tokenizer.encode("hez", SpecialTokens::Parse).expect_err("there is no `z`");
-        assert!(matches!(error, TokenizerError::Unencodable { letter: 'z' }), "{error}");
+        json["model"]["unk_token"] = json!(END_OF_TEXT);
+        for tokenizer in [tokenizer, parse(&json).expect("valid")] {
+            let error = tokenizer.encode("hez", SpecialTokens::Parse).expect_err("there is no `z`");
+            assert!(matches!(error, TokenizerError::Unencodable { letter: 'z' }), "{error}");
+        }
     }
 
     #[test]
@@ -680,6 +750,15 @@ pub(crate) mod tests {
                 "expected decoder `ByteLevel`, found `Fuse`",
             ),
             ("no decoder", change("/decoder", Value::Null), "expected decoder `ByteLevel`, found `none`"),
+            (
+                "letters",
+                change(
+                    "/added_tokens/1",
+                    json!({ "content": "é", "id": 0xe9, "special": true, "single_word": false,
+                        "lstrip": false, "rstrip": false, "normalized": false }),
+                ),
+                "expected added token that",
+            ),
             ("added id", change("/added_tokens/1/id", json!(999)), "has the id 999, but"),
             ("added empty", change("/added_tokens/1/content", json!("")), "added token `` has the id 258"),
         ] {

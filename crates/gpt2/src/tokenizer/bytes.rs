@@ -2,11 +2,13 @@
 
 use tokenizers::models::bpe::Vocab;
 
-use super::TokenizerError;
-use super::file::AddedTokenEntry;
+use super::file::{AddedTokenEntry, refuse_unless};
+use super::{MAX_FILE, TokenizerError};
 
 /// The ids a vocabulary may use lie below this, so that a forged id cannot size the table.
 pub(super) const MAX_VOCABULARY: usize = 1 << 20;
+
+const _: () = assert!(MAX_FILE <= u32::MAX as usize, "the tokens of a file fit into a `TokenBytes`");
 
 /// The bytes behind every id, end to end.
 pub(super) struct TokenBytes {
@@ -41,6 +43,11 @@ impl TokenBytes {
                     let (first, second) = (first.to_owned(), token.to_owned());
                     return Err(TokenizerError::DuplicateId { id, first, second });
                 }
+                // The id would stand for two texts: that of the letters, and that of the added token.
+                Spelling::Letters(letters) if stands_for_other_text(letters) => {
+                    let expected = "that the vocabulary does not spell with letters for other bytes";
+                    refuse_unless(false, "added token", expected, letters.to_owned())?;
+                }
                 _ => spellings[index] = spelling,
             }
         }
@@ -53,7 +60,7 @@ impl TokenBytes {
                 Spelling::Text(text) => table.bytes.extend_from_slice(text.as_bytes()),
                 Spelling::Letters(letters) => table.push_letters(letters),
             }
-            let end = u32::try_from(table.bytes.len()).expect("the vocabulary came from a file below 4 GiB");
+            let end = u32::try_from(table.bytes.len()).expect("all tokens are in a file of `MAX_FILE` bytes");
             table.starts.push(end);
         }
         Ok(table)
@@ -81,6 +88,11 @@ impl TokenBytes {
         let (&start, &end) = (self.starts.get(id as usize)?, self.starts.get(id as usize + 1)?);
         Some(&self.bytes[start as usize..end as usize])
     }
+}
+
+/// Says whether `text` is letters that stand for bytes, and for others than its own.
+fn stands_for_other_text(text: &str) -> bool {
+    !text.is_ascii() && text.chars().all(|letter| byte_of(letter).is_some())
 }
 
 /// Returns the byte that a letter of GPT-2's vocabulary stands for.

@@ -33,18 +33,15 @@ pub(super) struct AddedTokenEntry {
     pub(super) token: AddedToken,
 }
 
+/// The model; `unk_token`, `fuse_unk` and `byte_fallback` say what becomes of a byte that the vocabulary lacks,
+/// which is an error here: it could not be decoded.
 #[derive(Default, Deserialize)]
 pub(super) struct BpeFile {
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
     pub(super) dropout: Option<f32>,
-    pub(super) unk_token: Option<String>,
     pub(super) continuing_subword_prefix: Option<String>,
     pub(super) end_of_word_suffix: Option<String>,
-    #[serde(default)]
-    pub(super) fuse_unk: bool,
-    #[serde(default)]
-    pub(super) byte_fallback: bool,
     #[serde(default)]
     pub(super) ignore_merges: bool,
     pub(super) vocab: Vocab,
@@ -65,14 +62,8 @@ impl BpeFile {
             refuse_unless(affix.is_empty(), part, "empty", affix)?;
         }
         let merges = self.merges.into_iter().map(|Merge(left, right)| (left, right)).collect();
-        let mut builder = BpeBuilder::new()
-            .vocab_and_merges(self.vocab, merges)
-            .fuse_unk(self.fuse_unk)
-            .byte_fallback(self.byte_fallback)
-            .ignore_merges(self.ignore_merges);
-        if let Some(unknown) = self.unk_token {
-            builder = builder.unk_token(unknown);
-        }
+        let builder =
+            BpeBuilder::new().vocab_and_merges(self.vocab, merges).ignore_merges(self.ignore_merges);
         builder.build().map_err(TokenizerError::library)
     }
 }

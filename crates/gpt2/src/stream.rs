@@ -23,6 +23,7 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 /// use gpt2::tokenizer::Tokenizer;
 ///
 /// let json = br#"{
+///     "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
 ///     "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true},
 ///     "model": {"vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}
 /// }"#;
@@ -91,7 +92,9 @@ impl<'t> TextStream<'t> {
     }
 
     /// Ends the text and returns what was held back: the start of a stop string that never came, or U+FFFD
-    /// for the start of a character. The next token begins a new text.
+    /// for the start of a character.
+    ///
+    /// The next token begins a new text, but after a stop string: that has ended the stream for good.
     pub fn finish(&mut self) -> &str {
         self.piece.clear();
         self.release(self.held.len(), Tail::Ends);
@@ -253,6 +256,17 @@ mod tests {
         assert_eq!(stream.finish(), "a");
         assert_eq!(stream.push(b'b'.into()).expect("a byte"), "b");
         assert_eq!(stream.stopped(), None);
+    }
+
+    #[test]
+    fn finishing_after_a_stop_begins_nothing() {
+        let tokenizer = byte_tokenizer();
+        let mut stream = TextStream::new(&tokenizer, &strings(&["a"]));
+        stream.push(b'a'.into()).expect("a byte");
+        assert_eq!(stream.finish(), "");
+        assert_eq!(stream.push(b'b'.into()).expect("a byte"), "");
+        assert_eq!(stream.finish(), "");
+        assert_eq!(stream.stopped(), Some("a"));
     }
 
     /// The whole text cut by looking at every position, as the documentation says.

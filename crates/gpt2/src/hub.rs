@@ -28,7 +28,7 @@ mod download;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,11 @@ const TOKENIZER: &str = "tokenizer.json";
 const VOCABULARY: [&str; 2] = ["vocab.json", "merges.txt"];
 /// Read where a model has them.
 const OPTIONAL: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
+
+/// The longest configuration or index that is read, as in a checkpoint.
+const MAX_JSON: u64 = 100_000_000;
+/// The longest commit or token that is read.
+const MAX_LINE: u64 = 1 << 16;
 
 /// Where the hub and its cache are.
 #[derive(Clone, PartialEq, Eq)]
@@ -158,13 +163,13 @@ pub struct Hub {
     options: HubOptions,
 }
 
-/// Leaves out the token, and the proxy, whose URL may hold a password.
+/// Leaves out the token, the proxy, whose URL may hold a password, and one in the endpoint.
 impl fmt::Debug for HubOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cache, endpoint, token, token_file, proxy: _, no_proxy, offline } = self;
         f.debug_struct("HubOptions")
             .field("cache", cache)
-            .field("endpoint", endpoint)
+            .field("endpoint", &without_password(endpoint))
             .field("token", &token.as_ref().map(|_| "…"))
             .field("token_file", token_file)
             .field("no_proxy", no_proxy)
@@ -349,8 +354,7 @@ impl<'a> Repository<'a> {
         if is_commit(self.revision) {
             return Some(self.revision.to_owned());
         }
-        let commit = fs::read_to_string(self.reference()).ok()?;
-        Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
+        read_line(&self.reference()).ok().filter(|commit| is_commit(commit))
     }
 
     /// Records the commit that the revision is at.
@@ -394,24 +398,44 @@ fn is_complete(snapshot: &Path) -> bool {
         && (has(WEIGHTS) || (has(INDEX) && has_shards()))
 }
 
-/// Reads a JSON file, no further than any of a model needs to be.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    const MOST: u64 = 100_000_000;
+/// Reads a file, unless it has more bytes than `limit`.
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MOST).read_to_end(&mut bytes)?;
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("expected at most {limit} bytes, found more"),
+        ));
+    }
     Ok(bytes)
+}
+
+/// Reads a file of one short line, such as a commit or a token.
+fn read_line(path: &Path) -> io::Result<String> {
+    let line = String::from_utf8(read(path, MAX_LINE)?);
+    line.map(|line| line.trim().to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Returns a URL without the user and password that it may have.
+fn without_password(url: &str) -> String {
+    let start = url.find("://").map_or(0, |scheme| scheme + "://".len());
+    match url.rfind('@') {
+        Some(at) if at >= start => format!("{}…{}", &url[..start], &url[at..]),
+        _ => url.to_owned(),
+    }
 }
 
 /// Says whether a snapshot's configuration names no other architecture.
 fn is_gpt2(snapshot: &Path) -> bool {
-    let config = read(&snapshot.join(CONFIG)).unwrap_or_default();
+    let config = read(&snapshot.join(CONFIG), MAX_JSON).unwrap_or_default();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
     config["model_type"].as_str().is_none_or(|kind| kind == "gpt2")
 }
 
 /// Reads the names of the shards from an index of weights.
 fn shards(index: &Path) -> Result<BTreeSet<String>, HubError> {
-    let json = read(index).map_err(|source| HubError::file(index, source))?;
+    let json = read(index, MAX_JSON).map_err(|source| HubError::file(index, source))?;
     let invalid = |reason: String| HubError::Index { path: index.to_owned(), reason };
     let json: serde_json::Value =
         serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;
@@ -435,8 +459,8 @@ fn collect_references(
         let name = format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy());
         if path.is_dir() {
             collect_references(&path, &format!("{name}/"), references)?;
-        } else if let Ok(commit) = fs::read_to_string(&path) {
-            references.push((name, commit.trim().to_owned()));
+        } else if let Ok(commit) = read_line(&path) {
+            references.push((name, commit));
         }
     }
     Ok(())
@@ -552,7 +576,7 @@ pub enum HubError {
     /// The server answered with another failure.
     #[error("`{url}` answered with HTTP status {status}")]
     Status {
-        /// The address asked.
+        /// The address asked, without its query, which may hold a signature.
         url: String,
         /// The answer.
         status: u16,
@@ -560,7 +584,7 @@ pub enum HubError {
     /// The server's answer makes no sense.
     #[error("unexpected answer from `{url}`: {reason}")]
     Answer {
-        /// The address asked.
+        /// The address asked, without its query, which may hold a signature.
         url: String,
         /// What is wrong.
         reason: String,
@@ -582,6 +606,14 @@ pub enum HubError {
         received: u64,
         /// Why.
         source: io::Error,
+    },
+    /// A download has no end in sight: the server did not say how long it is.
+    #[error("`{file}` has more than {limit} bytes, the most that is downloaded of a file of unknown size")]
+    Endless {
+        /// The file.
+        file: String,
+        /// The most bytes it may have.
+        limit: u64,
     },
     /// A download has the wrong size.
     #[error("`{file}` has {found} bytes, expected {expected}")]

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use gpt2::hub::{Hub, HubError, HubOptions, Progress};
 use sha2::{Digest, Sha256};
@@ -29,11 +30,17 @@ struct Reply {
     body: Vec<u8>,
     /// Bytes of the body that are not sent although they are announced.
     withheld: usize,
+    /// Whether the length of the body is not announced.
+    unannounced: bool,
 }
 
 impl Reply {
     fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
+    }
+
+    fn without_length(self) -> Self {
+        Self { unannounced: true, ..self }
     }
 
     fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -88,7 +95,7 @@ fn serve(
 
     let mut reply = answer(&request);
     let mut head = format!("HTTP/1.1 {} answer\r\nconnection: close\r\n", reply.status);
-    if !reply.headers.iter().any(|(name, _)| *name == "content-length") {
+    if !reply.unannounced && !reply.headers.iter().any(|(name, _)| *name == "content-length") {
         reply.headers.push(("content-length", reply.body.len().to_string()));
     }
     for (name, value) in &reply.headers {
@@ -327,11 +334,97 @@ fn a_file_that_was_damaged_in_the_cache_is_downloaded_again() {
     assert_eq!(fs::read(&file).expect("readable"), weights());
 }
 
+/// Signatures are in the query of the address that a store is redirected to.
+#[test]
+fn messages_name_an_address_without_what_it_was_signed_with() {
+    let store = Server::start(|_| Reply::new(403));
+    let signed = format!("{}/blob?signature=secret", store.address);
+    let test = TestHub::new(gpt2_files());
+    for location in [signed, "ftp://me:secret@host/blob?signature=secret".to_owned()] {
+        let server = Server::start(move |request| match request.method.as_str() {
+            "HEAD" => Reply::new(200)
+                .with("x-repo-commit", COMMIT)
+                .with("etag", "\"abc\"")
+                .with("content-length", "3"),
+            _ => Reply::new(302).with("location", location.clone()),
+        });
+        let options = HubOptions { endpoint: server.address.clone(), ..test.options() };
+        let error = Hub::new(options).fetch("gpt2", "main", &mut |_| {}).expect_err("no such blob");
+        assert!(matches!(error, HubError::Status { .. } | HubError::Answer { .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        assert!(error.to_string().contains("/"), "{error}");
+    }
+}
+
+#[test]
+fn the_first_answer_and_all_its_redirects_have_one_deadline() {
+    // Together, the redirects that are followed take longer than the deadline; each of them is far from it.
+    let server = Server::start(|_| {
+        thread::sleep(Duration::from_millis(400));
+        Reply::new(302).with("location", "/again")
+    });
+    let cache = tempfile::tempdir().expect("a directory");
+    let options = HubOptions { endpoint: server.address.clone(), ..HubOptions::new(cache.path().to_owned()) };
+    let error = Hub::new(options).fetch("gpt2", "main", &mut |_| {}).expect_err("it answers nothing");
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
+    assert!(server.requests().len() < 10, "it is given up");
+}
+
+#[test]
+fn a_file_of_unknown_size_is_not_received_for_ever() {
+    let server = Server::start(|request| {
+        let reply = Reply::new(200).with("x-repo-commit", COMMIT).with("etag", "\"abc\"").without_length();
+        match request.path.ends_with("/config.json") && request.method == "GET" {
+            true => Reply { body: vec![b' '; 100_000_001], ..reply },
+            false => reply,
+        }
+    });
+    let cache = tempfile::tempdir().expect("a directory");
+    let options = HubOptions { endpoint: server.address.clone(), ..HubOptions::new(cache.path().to_owned()) };
+    let error =
+        Hub::new(options).fetch("gpt2", "main", &mut |_| {}).expect_err("more than any configuration");
+    assert!(matches!(&error, HubError::Endless { file, .. } if file == "config.json"), "{error:?}");
+    let partial = cache.path().join("models--gpt2/blobs/abc.incomplete");
+    assert_eq!(fs::metadata(partial).expect("it was begun").len(), 0, "what came is cleared away");
+}
+
+#[test]
+fn files_of_the_cache_that_are_too_long_are_not_read() {
+    let test = TestHub::new(gpt2_files());
+    let grow = |path: &Path, length: u64| {
+        let file = fs::OpenOptions::new().write(true).open(path).expect("it is there");
+        file.set_len(length).expect("resized");
+    };
+    let token = test.cache.path().join("token");
+    fs::write(&token, "hf_from_file").expect("written");
+    grow(&token, 1 << 17);
+    let options = HubOptions { token: None, token_file: Some(token), ..test.options() };
+    let error = Hub::new(options).fetch("gpt2", "main", &mut |_| {}).expect_err("no token is that long");
+    let too_large = |error: &HubError| matches!(error, HubError::File { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge);
+    assert!(too_large(&error), "{error:?}");
+
+    test.fetch("openai-community/gpt2").expect("the hub has the model");
+    assert!(test.client().cached("openai-community/gpt2", "main").is_some());
+    let reference = test.folder().join("refs/main");
+    fs::write(&reference, COMMIT.to_owned() + &" ".repeat(1 << 17)).expect("written");
+    assert!(test.client().cached("openai-community/gpt2", "main").is_none(), "no commit is that long");
+    assert_eq!(test.client().models().expect("readable")[0].revision, COMMIT);
+
+    let index = format!("{{\"weight_map\": {{\"wte.weight\": \"a\"}}}}{}", " ".repeat(100_000_000));
+    let mut files = gpt2_files();
+    files.remove("model.safetensors");
+    files.insert("model.safetensors.index.json", index.into());
+    let test = TestHub::new(files);
+    let error = test.fetch("openai-community/gpt2").expect_err("no index is that long");
+    assert!(too_large(&error), "{error:?}");
+}
+
 #[test]
 fn the_token_is_not_shown() {
     let mut options = HubOptions::new("cache".into());
     options.token = Some("hf_secret".to_owned());
     options.proxy = Some("http://me:secret@proxy".to_owned());
+    options.endpoint = "https://me:secret@host".to_owned();
     assert!(!format!("{options:?} {:?}", Hub::new(options.clone())).contains("secret"));
 }
 
@@ -646,14 +739,19 @@ fn the_token_file_serves_where_there_is_no_token() {
 #[test]
 fn options_that_make_no_client_are_errors() {
     let test = TestHub::new(gpt2_files());
+    // A URL as it is, and none with the name of a file after it.
+    let long = "a".repeat(65_500);
     for (what, options) in [
         ("endpoint", HubOptions { endpoint: "huggingface.co".to_owned(), ..test.options() }),
         ("endpoint", HubOptions { endpoint: "ftp://huggingface.co".to_owned(), ..test.options() }),
+        ("endpoint", HubOptions { endpoint: "ftp://me:secret@host".to_owned(), ..test.options() }),
+        ("endpoint", HubOptions { endpoint: "https://host/".to_owned() + &long, ..test.options() }),
         ("token", HubOptions { token: Some("a\nb".to_owned()), ..test.options() }),
         ("proxy", HubOptions { proxy: Some("::".to_owned()), ..test.options() }),
     ] {
         let error = Hub::new(options).fetch("gpt2", "main", &mut |_| {}).expect_err(what);
-        assert!(error.to_string().contains(what), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(what) && !error.contains("secret") && error.len() < 200, "{error}");
     }
     assert!(test.hub.requests().is_empty());
 }

@@ -8,20 +8,27 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+use ureq::http::uri::InvalidUri;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use ureq::{Agent, Body, Proxy};
 
-use super::{CONFIG, HubError, HubOptions, Progress, Repository, create_parent, is_commit, is_name, replace};
+use super::{
+    CONFIG, HubError, HubOptions, Progress, Repository, create_parent, is_commit, is_name, read_line,
+    replace, without_password,
+};
 
-/// How long the first request may take, from the look-up of the name to the answer: an unreachable hub shall
-/// cost less than three seconds.
+/// How long the first request may take, from the look-up of the name to the answer, with all its redirects: an
+/// unreachable hub shall cost less than three seconds.
 const FIRST_ANSWER: Duration = Duration::from_millis(2500);
 /// How long a connection, an answer, or the next bytes of one may take after that: `huggingface_hub`'s limit.
 const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 10;
+/// The most that is downloaded of a file whose size the server does not tell: all but weights are smaller, and a
+/// hub tells theirs.
+const MAX_UNANNOUNCED: u64 = 100_000_000;
 /// Small enough for progress to be smooth, large enough for system calls not to matter.
 const CHUNK: usize = 1 << 18;
 
@@ -170,7 +177,7 @@ impl<'a> Session<'a> {
         match response.status() {
             StatusCode::OK => partial.restart()?,
             StatusCode::PARTIAL_CONTENT if resumable && resumed => {}
-            status => return Err(HubError::Status { url: url.to_string(), status: status.as_u16() }),
+            status => return Err(HubError::Status { url: address(&url), status: status.as_u16() }),
         }
 
         let mut body = response.into_body().into_reader();
@@ -186,13 +193,18 @@ impl<'a> Session<'a> {
                 0 => return Ok(()),
                 count => partial.append(&chunk[..count])?,
             }
-            if file.size.is_some_and(|size| partial.received > size) {
-                return Ok(());
+            match file.size {
+                Some(size) if partial.received > size => return Ok(()),
+                None if partial.received > MAX_UNANNOUNCED => {
+                    partial.restart()?;
+                    return Err(HubError::Endless { file: file.name.clone(), limit: MAX_UNANNOUNCED });
+                }
+                _ => {}
             }
         }
     }
 
-    /// Asks for a file at this session's commit.
+    /// Asks for a file at this session's commit, for no longer than `limit` with all redirects.
     ///
     /// Follows redirects, but when it asks for the headers, none from one that has them to another host: that
     /// is the store of large files, which knows less about them. The token goes to the hub alone.
@@ -206,11 +218,15 @@ impl<'a> Session<'a> {
         let endpoint = self.endpoint.to_string();
         let (endpoint, id) = (endpoint.trim_end_matches('/'), self.repository.id);
         let url = format!("{endpoint}/{id}/resolve/{}/{name}", self.commit.replace('/', "%2F"));
-        let mut url: Uri = url.parse().map_err(|error| HubError::InvalidOption {
-            option: "endpoint",
-            reason: format!("{url}: {error}"),
-        })?;
+        // The other parts are short and checked.
+        let too_long = |error: InvalidUri| invalid("endpoint", error.to_string());
+        let mut url: Uri = url.parse().map_err(too_long)?;
+        let deadline = limit.map(|limit| Instant::now() + limit);
         for _ in 0..MAX_REDIRECTS {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Err(unreachable(&url, ureq::Error::Io(io::ErrorKind::TimedOut.into())));
+            }
             let mut request = Request::builder()
                 .method(method)
                 .uri(&url)
@@ -222,7 +238,7 @@ impl<'a> Session<'a> {
                 request = request.header(header::RANGE, range);
             }
             let request = request.body(()).expect("method, URL and headers are valid");
-            let request = self.agent.configure_request(request).timeout_global(limit).build();
+            let request = self.agent.configure_request(request).timeout_global(left).build();
             let response = self.agent.run(request).map_err(|error| unreachable(&url, error))?;
             let location = header(response.headers(), "location");
             let Some(location) = location.filter(|_| response.status().is_redirection()) else {
@@ -255,7 +271,7 @@ impl<'a> Session<'a> {
             }
             (403, _) | (_, Some("GatedRepo")) => return Err(HubError::Denied { id }),
             (401, _) | (_, Some("RepoNotFound")) => return Err(self.model_not_found()),
-            (status, _) => return Err(HubError::Status { url: url.to_string(), status }),
+            (status, _) => return Err(HubError::Status { url: address(url), status }),
         }
         let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag")).unwrap_or_default();
         let etag = etag.trim_start_matches("W/").trim_matches('"');
@@ -359,7 +375,7 @@ fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
 fn authorization(options: &HubOptions) -> Result<Option<HeaderValue>, HubError> {
     let token = match (&options.token, &options.token_file) {
         (Some(token), _) => token.clone(),
-        (None, Some(path)) => match fs::read_to_string(path) {
+        (None, Some(path)) => match read_line(path) {
             Ok(token) => token,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(HubError::file(path, source)),
@@ -394,7 +410,8 @@ fn proxy(options: &HubOptions) -> Result<Option<Proxy>, HubError> {
 
 fn endpoint(options: &HubOptions) -> Result<Uri, HubError> {
     let wrong = || {
-        invalid("endpoint", format!("expected a URL such as `https://host`, found `{}`", options.endpoint))
+        let found = without_password(&options.endpoint);
+        invalid("endpoint", format!("expected a URL such as `https://host`, found `{found}`"))
     };
     let endpoint: Uri = options.endpoint.parse().map_err(|_| wrong())?;
     let usable = matches!(endpoint.scheme_str(), Some("http" | "https")) && endpoint.query().is_none();
@@ -413,7 +430,15 @@ fn redirect(from: &Uri, location: &str) -> Result<Uri, HubError> {
         Some("http") => from.scheme_str() == Some("http"),
         _ => false,
     });
-    target.ok_or_else(|| answer(from, format!("it redirects to `{location}`")))
+    target.ok_or_else(|| {
+        let shown = without_password(location.split('?').next().unwrap_or_default());
+        answer(from, format!("it redirects to `{shown}`"))
+    })
+}
+
+/// Returns a URL as it can be shown: without a password, and without a query, which may hold a signature.
+fn address(url: &Uri) -> String {
+    origin(url) + url.path()
 }
 
 /// Returns scheme, host and port of a URL, and leaves out a password.
@@ -443,5 +468,5 @@ fn unreachable(url: &Uri, error: ureq::Error) -> HubError {
 }
 
 fn answer(url: &Uri, reason: impl Into<String>) -> HubError {
-    HubError::Answer { url: url.to_string(), reason: reason.into() }
+    HubError::Answer { url: address(url), reason: reason.into() }
 }

@@ -1,112 +1,21 @@
 //! The hub's client against a hub of our own on this machine; no test reaches the network.
 
+mod server;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use gpt2::hub::{Hub, HubError, HubOptions, Progress};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use server::{Reply, Request, Server};
+
 const COMMIT: &str = "607a30d783dfa663caf39e06633721c8d4cfcd7e";
 const NEXT_COMMIT: &str = "11c5a3d5811f50298f278a704980280950aedb10";
-
-#[derive(Clone, Debug)]
-struct Request {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
-}
-
-#[derive(Default)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// Bytes of the body that are not sent although they are announced.
-    withheld: usize,
-    /// Whether the length of the body is not announced.
-    unannounced: bool,
-}
-
-impl Reply {
-    fn new(status: u16) -> Self {
-        Self { status, ..Self::default() }
-    }
-
-    fn without_length(self) -> Self {
-        Self { unannounced: true, ..self }
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
-/// Answers requests on a port of this machine until the tests end, and remembers them.
-struct Server {
-    address: String,
-    requests: Arc<Mutex<Vec<Request>>>,
-}
-
-impl Server {
-    fn start(answer: impl Fn(&Request) -> Reply + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = format!("http://{}", listener.local_addr().expect("a bound socket"));
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = requests.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                // A client that goes away early is not this thread's concern.
-                let _ = stream.and_then(|stream| serve(stream, &answer, &seen));
-            }
-        });
-        Self { address, requests }
-    }
-
-    /// Returns the requests since the last call.
-    fn requests(&self) -> Vec<Request> {
-        std::mem::take(&mut *self.requests.lock().expect("no thread panicked"))
-    }
-}
-
-fn serve(
-    mut stream: TcpStream,
-    answer: &dyn Fn(&Request) -> Reply,
-    seen: &Mutex<Vec<Request>>,
-) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let first = lines.next().transpose()?.unwrap_or_default();
-    let mut words = first.split(' ').map(str::to_owned);
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let mut headers = BTreeMap::new();
-    while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(": ").expect("a header");
-        headers.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
-    let request = Request { method, path, headers };
-    seen.lock().expect("no thread panicked").push(request.clone());
-
-    let mut reply = answer(&request);
-    let mut head = format!("HTTP/1.1 {} answer\r\nconnection: close\r\n", reply.status);
-    if !reply.unannounced && !reply.headers.iter().any(|(name, _)| *name == "content-length") {
-        reply.headers.push(("content-length", reply.body.len().to_string()));
-    }
-    for (name, value) in &reply.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all((head + "\r\n").as_bytes())?;
-    if request.method != "HEAD" {
-        stream.write_all(&reply.body[..reply.body.len() - reply.withheld])?;
-    }
-    stream.flush()
-}
 
 /// What the hub of a test has; `*.safetensors` is in a store of its own, as on the real hub.
 struct Contents {
@@ -354,20 +263,6 @@ fn messages_name_an_address_without_what_it_was_signed_with() {
         assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
         assert!(error.to_string().contains("/"), "{error}");
     }
-}
-
-#[test]
-fn the_first_answer_and_all_its_redirects_have_one_deadline() {
-    // Together, the redirects that are followed take longer than the deadline; each of them is far from it.
-    let server = Server::start(|_| {
-        thread::sleep(Duration::from_millis(400));
-        Reply::new(302).with("location", "/again")
-    });
-    let cache = tempfile::tempdir().expect("a directory");
-    let options = HubOptions { endpoint: server.address.clone(), ..HubOptions::new(cache.path().to_owned()) };
-    let error = Hub::new(options).fetch("gpt2", "main", &mut |_| {}).expect_err("it answers nothing");
-    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
-    assert!(server.requests().len() < 10, "it is given up");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use super::file::File;
 use super::{CheckpointError, Entry};
 
-/// The longest header or index that is parsed; the format's own limit. that of `gpt2-xl` has 50 kB.
+/// The longest header or index that is parsed: the format's own limit, a thousand times what any GPT-2 needs.
 const LIMIT: u64 = 100_000_000;
 
 /// How the stand-in for a large file begins that git leaves behind where git-lfs is not installed.

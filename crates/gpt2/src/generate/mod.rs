@@ -58,7 +58,7 @@ pub enum FinishReason {
 pub struct Timing {
     /// From the start to the logits behind the prompt.
     pub prefill: Duration,
-    /// All that came after: decoding, choosing, and what the caller did between two tokens not.
+    /// Decoding and choosing tokens since then, without what the caller does between two of them.
     pub decode: Duration,
 }
 

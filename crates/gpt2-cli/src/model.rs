@@ -206,7 +206,7 @@ impl ModelFiles {
         let checkpoint = self.checkpoint()?;
         checkpoint.check(&config)?;
         let mut progress = terminal.progress("loading", Unit::Bytes);
-        Ok(Model::load(cpu(options)?, config, &checkpoint, &mut |done, total| {
+        Ok(Model::load(cpu(options)?, config, &checkpoint, options.formats(), &mut |done, total| {
             progress.update(done, Some(total));
         })?)
     }

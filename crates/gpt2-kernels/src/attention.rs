@@ -9,20 +9,27 @@
 //! ```
 //! For one query at position p: `score[i] = fma` chain over D; `weight[i] = exp(scale · score[i] - max)`
 //! for i in 0..=p; result = (fma chain over i ascending of `weight[i] · value[i]`) · (1 / Σ weight).
+//! Keys and values are `f32`, or `f16`, to which they are rounded when they are stored.
 //! Positions beyond p take no part in any of it, so neither the chunking of a prompt nor what else
 //! is in the block can change a bit.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::aligned::Plain;
 use crate::ops::Disjoint;
-use crate::table::Tile;
-use crate::{AlignedVec, Cpu, PANEL, Rows, RowsMut};
+use crate::scalar::Weight;
+use crate::table::{Kernels, Tile};
+use crate::{AlignedVec, Cpu, PANEL, Rows, RowsMut, Scratch};
 
 /// Positions in a block: one panel of scores.
 pub const BLOCK: usize = PANEL;
 
 /// Queries of one head that are computed together: the rows of one tile.
-const QUERIES: usize = 6;
+pub(crate) const QUERIES: usize = 6;
 /// Fewest new positions that are worth sharing out when keys and values are stored.
 const POSITIONS_WORTH_SHARING: usize = 16;
 
@@ -35,6 +42,40 @@ pub struct CacheShape {
     pub heads: usize,
     /// Channels in a head, D.
     pub head_size: usize,
+    /// How keys and values are held.
+    pub format: CacheFormat,
+}
+
+/// How keys and values are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CacheFormat {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision: half the memory. Magnitudes from 65,520 on become infinite.
+    F16,
+}
+
+impl CacheFormat {
+    /// All formats.
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+
+    /// The name: `f32` or `f16`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Size of one value in bytes.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::F16 => size_of::<f16>(),
+        }
+    }
 }
 
 impl CacheShape {
@@ -56,10 +97,15 @@ impl CacheShape {
         self.heads * self.head_size
     }
 
+    /// Number of values in a block.
+    fn block_size(self) -> usize {
+        self.layers * self.heads * self.head_stride()
+    }
+
     /// Size of one block in bytes.
     #[must_use]
     pub fn block_bytes(self) -> usize {
-        self.layers * self.heads * self.head_stride() * size_of::<f32>()
+        self.block_size() * self.format.size()
     }
 }
 
@@ -86,27 +132,92 @@ impl Layer {
 /// Keys and values of 64 positions, of every layer and head.
 #[derive(Clone, Debug)]
 pub struct CacheBlock {
-    data: AlignedVec,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    F32(AlignedVec<f32>),
+    F16(AlignedVec<f16>),
 }
 
 impl CacheBlock {
     /// Allocates an empty block.
     #[must_use]
     pub fn new(shape: CacheShape) -> Self {
-        Self { data: AlignedVec::zeroed(shape.block_bytes() / size_of::<f32>()) }
-    }
-
-    /// Keys of one head, transposed: `[D][64]`.
-    fn keys(&self, layer: Layer, head: usize) -> &[[f32; PANEL]] {
-        self.data[layer.start(head)..][..layer.shape.keys_size()].as_chunks::<PANEL>().0
-    }
-
-    /// Values of one head: `[64][64]`, channels `64 * strip` to `64 * strip + 63`.
-    fn values(&self, layer: Layer, head: usize, strip: usize) -> &[[f32; PANEL]] {
-        let start = layer.start(head) + layer.shape.keys_size() + strip * BLOCK * PANEL;
-        self.data[start..][..BLOCK * PANEL].as_chunks::<PANEL>().0
+        let size = shape.block_size();
+        let data = match shape.format {
+            CacheFormat::F32 => Data::F32(AlignedVec::zeroed(size)),
+            CacheFormat::F16 => Data::F16(AlignedVec::zeroed(size)),
+        };
+        Self { data }
     }
 }
+
+/// A key or a value as it lies in memory.
+trait Value: Weight + Plain + Default {
+    /// The values of a block, which must be of this format.
+    fn of(block: &CacheBlock) -> &[Self];
+
+    /// The same, to be written.
+    fn of_mut(block: &mut CacheBlock) -> &mut [Self];
+
+    /// Rounds values.
+    fn round(from: &[f32], to: &mut [Self]);
+
+    /// The kernel for this format.
+    fn accumulate(kernels: &Kernels) -> unsafe fn(&Tile<'_, f32, [Self; PANEL]>);
+}
+
+impl Value for f32 {
+    fn of(block: &CacheBlock) -> &[Self] {
+        match &block.data {
+            Data::F32(data) => data,
+            Data::F16(_) => panic!("{OTHER_FORMAT}"),
+        }
+    }
+
+    fn of_mut(block: &mut CacheBlock) -> &mut [Self] {
+        match &mut block.data {
+            Data::F32(data) => data,
+            Data::F16(_) => panic!("{OTHER_FORMAT}"),
+        }
+    }
+
+    fn round(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+
+    fn accumulate(kernels: &Kernels) -> unsafe fn(&Tile<'_, f32, [Self; PANEL]>) {
+        kernels.accumulate_f32
+    }
+}
+
+impl Value for f16 {
+    fn of(block: &CacheBlock) -> &[Self] {
+        match &block.data {
+            Data::F16(data) => data,
+            Data::F32(_) => panic!("{OTHER_FORMAT}"),
+        }
+    }
+
+    fn of_mut(block: &mut CacheBlock) -> &mut [Self] {
+        match &mut block.data {
+            Data::F16(data) => data,
+            Data::F32(_) => panic!("{OTHER_FORMAT}"),
+        }
+    }
+
+    fn round(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
+    }
+
+    fn accumulate(kernels: &Kernels) -> unsafe fn(&Tile<'_, f32, [Self; PANEL]>) {
+        kernels.accumulate_f16
+    }
+}
+
+const OTHER_FORMAT: &str = "a block of a cache of another format";
 
 /// Which rows of a batch belong to which sequence: one after the other, so that no two share a row.
 #[derive(Clone, Debug, Default)]
@@ -154,31 +265,16 @@ impl Batch {
     }
 }
 
-/// Room for the scores of six queries, for every thread.
-#[derive(Debug)]
-pub struct Scratch {
-    threads: Vec<Mutex<AlignedVec>>,
-    stride: usize,
-}
-
-impl Scratch {
-    /// Allocates room for sequences of up to `positions` positions on `threads` threads.
-    #[must_use]
-    pub fn new(threads: usize, positions: usize) -> Self {
-        let stride = positions.next_multiple_of(BLOCK);
-        let thread = || Mutex::new(AlignedVec::zeroed(QUERIES * (stride + PANEL)));
-        Self { threads: (0..threads).map(|_| thread()).collect(), stride }
-    }
-}
-
 /// Stores the keys and values of new positions `past..` of one layer. qkv is (T, 3C).
 ///
 /// # Panics
 /// Panics if the shapes do not fit, or if a block that would be written is shared.
 pub fn store(cpu: &Cpu, layer: Layer, blocks: &mut [Arc<CacheBlock>], past: usize, qkv: Rows<'_>) {
-    let shape = layer.shape;
-    let channels = shape.channels();
-    assert_eq!(qkv.width(), 3 * channels, "store: values in a row of qkv, three times the channels");
+    assert_eq!(
+        qkv.width(),
+        3 * layer.shape.channels(),
+        "store: values in a row of qkv, channels times three"
+    );
     assert!(
         past + qkv.count() <= blocks.len() * BLOCK,
         "store: {} positions of {}",
@@ -192,30 +288,45 @@ pub fn store(cpu: &Cpu, layer: Layer, blocks: &mut [Arc<CacheBlock>], past: usiz
         let count = (BLOCK - slot).min(qkv.count() - done);
         let block =
             Arc::get_mut(&mut blocks[position / BLOCK]).expect("a block that is written must not be shared");
-        let rows = qkv.part(done, count, 0, 3 * channels);
-        let data = Disjoint::new(&mut block.data);
-        let store_head = |head: usize| {
-            // SAFETY: heads do not overlap, and each is stored by one task.
-            let data = unsafe { data.slice(layer.start(head), shape.head_stride()) };
-            let (keys, values) = data.split_at_mut(shape.keys_size());
-            for index in 0..count {
-                let (slot, row) = (slot + index, rows.row(index));
-                let from =
-                    |third: usize| &row[third * channels + head * shape.head_size..][..shape.head_size];
-                for (keys, &key) in keys.as_chunks_mut::<BLOCK>().0.iter_mut().zip(from(1)) {
-                    keys[slot] = key;
-                }
-                for (strip, part) in from(2).chunks(PANEL).enumerate() {
-                    values[(strip * BLOCK + slot) * PANEL..][..part.len()].copy_from_slice(part);
-                }
-            }
-        };
-        if count < POSITIONS_WORTH_SHARING {
-            (0..shape.heads).for_each(store_head);
-        } else {
-            cpu.pool.run(shape.heads, |head, _| store_head(head));
+        let rows = qkv.part(done, count, 0, qkv.width());
+        match layer.shape.format {
+            CacheFormat::F32 => store_block::<f32>(cpu, layer, block, slot, rows),
+            CacheFormat::F16 => store_block::<f16>(cpu, layer, block, slot, rows),
         }
         done += count;
+    }
+}
+
+/// Stores positions from `slot` of a block on.
+fn store_block<T: Value>(cpu: &Cpu, layer: Layer, block: &mut CacheBlock, slot: usize, rows: Rows<'_>) {
+    let shape = layer.shape;
+    let data = Disjoint::new(T::of_mut(block));
+    let store_head = |head: usize| {
+        // SAFETY: heads do not overlap, and each is stored by one task.
+        let data = unsafe { data.slice(layer.start(head), shape.head_stride()) };
+        let (keys, values) = data.split_at_mut(shape.keys_size());
+        for index in 0..rows.count() {
+            let (slot, row) = (slot + index, rows.row(index));
+            let from = |third: usize| {
+                row[third * shape.channels() + head * shape.head_size..][..shape.head_size].chunks(PANEL)
+            };
+            for (strip, part) in from(1).enumerate() {
+                let mut rounded = [T::default(); PANEL];
+                T::round(part, &mut rounded[..part.len()]);
+                let keys = &mut keys[strip * PANEL * BLOCK..];
+                for (keys, &key) in keys.as_chunks_mut::<BLOCK>().0.iter_mut().zip(&rounded[..part.len()]) {
+                    keys[slot] = key;
+                }
+            }
+            for (strip, part) in from(2).enumerate() {
+                T::round(part, &mut values[(strip * BLOCK + slot) * PANEL..][..part.len()]);
+            }
+        }
+    };
+    if rows.count() < POSITIONS_WORTH_SHARING {
+        (0..shape.heads).for_each(store_head);
+    } else {
+        cpu.pool.run(shape.heads, |head, _| store_head(head));
     }
 }
 
@@ -233,7 +344,7 @@ pub fn attend<'a>(
     blocks: impl Fn(usize) -> &'a [Arc<CacheBlock>] + Sync,
     qkv: Rows<'_>,
     scratch: &Scratch,
-    mut out: RowsMut<'_>,
+    out: RowsMut<'_>,
 ) {
     let shape = layer.shape;
     assert_eq!(qkv.width(), 3 * shape.channels(), "attend: values in a row of qkv, three times the channels");
@@ -243,7 +354,23 @@ pub fn attend<'a>(
         (batch.rows, batch.rows),
         "attend: rows of qkv and out, of the batch"
     );
-    assert!(scratch.threads.len() >= cpu.pool.threads(), "attend: scratch for every thread");
+    assert!(scratch.threads() >= cpu.pool.threads(), "attend: scratch for every thread");
+    match shape.format {
+        CacheFormat::F32 => attend_in::<f32>(cpu, layer, batch, blocks, qkv, scratch, out),
+        CacheFormat::F16 => attend_in::<f16>(cpu, layer, batch, blocks, qkv, scratch, out),
+    }
+}
+
+fn attend_in<'a, T: Value>(
+    cpu: &Cpu,
+    layer: Layer,
+    batch: &Batch,
+    blocks: impl Fn(usize) -> &'a [Arc<CacheBlock>] + Sync,
+    qkv: Rows<'_>,
+    scratch: &Scratch,
+    mut out: RowsMut<'_>,
+) {
+    let shape = layer.shape;
     let out_stride = out.stride();
     let target = Disjoint::of_rows(&mut out);
     cpu.pool.run(batch.groups * shape.heads, |task, thread| {
@@ -253,7 +380,7 @@ pub fn attend<'a>(
         let Sequence { past, count, first_row, first_group } = batch.sequences[owner];
         let blocks = blocks(owner);
         assert!(
-            past + count <= scratch.stride.min(blocks.len() * BLOCK),
+            past + count <= scratch.positions().min(blocks.len() * BLOCK),
             "attend: {} positions",
             past + count
         );
@@ -261,12 +388,13 @@ pub fn attend<'a>(
         let first = (count.div_ceil(QUERIES) - 1 - (group - first_group)) * QUERIES;
         let count = QUERIES.min(count - first);
         let queries = qkv.part(first_row + first, count, index * shape.head_size, shape.head_size);
-        let mut scratch_data = scratch.threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        let (scores, result) = scratch_data.split_at_mut(QUERIES * scratch.stride);
-        let head = Head { cpu, layer, index, blocks };
-        let sums = head.weights(queries, past + first, scores, scratch.stride);
+        let stride = scratch.positions();
+        let scratch = &mut scratch.thread(thread).scores;
+        let (scores, result) = scratch.split_at_mut(QUERIES * stride);
+        let head = Head::<T> { cpu, layer, index, blocks, format: PhantomData };
+        let sums = head.weights(queries, past + first, scores, stride);
         for strip in 0..shape.strips() {
-            head.weighted_values(strip, count, past + first, scores, scratch.stride, result);
+            head.weighted_values(strip, count, past + first, scores, stride, result);
             let width = PANEL.min(shape.head_size - strip * PANEL);
             for (row, (result, sum)) in result.as_chunks::<PANEL>().0.iter().zip(sums).take(count).enumerate()
             {
@@ -303,8 +431,22 @@ pub fn weights(
     assert!((1..=blocks.len() * BLOCK).contains(&weights.len()), "weights: {} positions", weights.len());
     let mut scores = AlignedVec::zeroed(weights.len().next_multiple_of(BLOCK));
     let stride = scores.len();
-    let head = Head { cpu, layer, index: head, blocks };
-    let sums = head.weights(query, weights.len() - 1, &mut scores, stride);
+    let first = weights.len() - 1;
+    let index = head;
+    let sums = match layer.shape.format {
+        CacheFormat::F32 => Head::<f32> { cpu, layer, index, blocks, format: PhantomData }.weights(
+            query,
+            first,
+            &mut scores,
+            stride,
+        ),
+        CacheFormat::F16 => Head::<f16> { cpu, layer, index, blocks, format: PhantomData }.weights(
+            query,
+            first,
+            &mut scores,
+            stride,
+        ),
+    };
     let normalise = 1.0 / sums[0];
     for (weight, score) in weights.iter_mut().zip(&*scores) {
         *weight = score * normalise;
@@ -312,14 +454,28 @@ pub fn weights(
 }
 
 /// One head of one layer, over the cache of one sequence.
-struct Head<'a> {
+struct Head<'a, T> {
     cpu: &'a Cpu,
     layer: Layer,
     index: usize,
     blocks: &'a [Arc<CacheBlock>],
+    format: PhantomData<T>,
 }
 
-impl Head<'_> {
+impl<T: Value> Head<'_, T> {
+    /// Keys of a block, transposed: `[D][64]`.
+    fn keys(&self, block: usize) -> &[[T; PANEL]] {
+        let data = T::of(&self.blocks[block]);
+        data[self.layer.start(self.index)..][..self.layer.shape.keys_size()].as_chunks::<PANEL>().0
+    }
+
+    /// Values of a block: `[64][64]`, channels `64 * strip` to `64 * strip + 63`.
+    fn values(&self, block: usize, strip: usize) -> &[[T; PANEL]] {
+        let data = T::of(&self.blocks[block]);
+        let start = self.layer.start(self.index) + self.layer.shape.keys_size() + strip * BLOCK * PANEL;
+        data[start..][..BLOCK * PANEL].as_chunks::<PANEL>().0
+    }
+
     /// Unnormalised weights of the queries at positions `first..`, and their sums.
     fn weights(&self, queries: Rows<'_>, first: usize, scores: &mut [f32], stride: usize) -> [f32; QUERIES] {
         let count = queries.count();
@@ -327,8 +483,8 @@ impl Head<'_> {
         for row in 0..count {
             scores[row * stride..][..positions.next_multiple_of(BLOCK)].fill(0.0);
         }
-        for (index, block) in self.blocks.iter().enumerate().take(positions.div_ceil(BLOCK)) {
-            let panel = block.keys(self.layer, self.index);
+        for index in 0..positions.div_ceil(BLOCK) {
+            let panel = self.keys(index);
             self.accumulate(
                 (queries.data(), queries.stride()),
                 count,
@@ -358,15 +514,15 @@ impl Head<'_> {
         result[..count * PANEL].fill(0.0);
         // Positions that every query of the group attends to.
         let common = first + 1;
-        for (index, block) in self.blocks.iter().enumerate().take(common.div_ceil(BLOCK)) {
-            let values = block.values(self.layer, self.index, strip);
+        for index in 0..common.div_ceil(BLOCK) {
+            let values = self.values(index, strip);
             let values = &values[..BLOCK.min(common - index * BLOCK)];
             self.accumulate((&weights[index * BLOCK..], stride), count, values, (result, PANEL));
         }
         // The rest of the triangle, row by row.
         for row in 1..count {
             for position in common..=first + row {
-                let values = self.blocks[position / BLOCK].values(self.layer, self.index, strip);
+                let values = self.values(position / BLOCK, strip);
                 let values = &values[position % BLOCK..][..1];
                 self.accumulate(
                     (&weights[row * stride + position..], stride),
@@ -383,7 +539,7 @@ impl Head<'_> {
         &self,
         (x, x_stride): (&[f32], usize),
         rows: usize,
-        panel: &[[f32; PANEL]],
+        panel: &[[T; PANEL]],
         (out, out_stride): (&mut [f32], usize),
     ) {
         assert!(rows > 0, "a group has at least one query");
@@ -392,6 +548,6 @@ impl Head<'_> {
         let tile = Tile { x: x.as_ptr(), x_stride, rows, panel, out: out.as_mut_ptr(), out_stride };
         // SAFETY: the machine has this row's instructions, for the table gives out no other; x and
         // out hold the tile by the assertions, and `out` is borrowed mutably here.
-        unsafe { (self.cpu.kernels.accumulate)(&tile) }
+        unsafe { (T::accumulate(self.cpu.kernels))(&tile) }
     }
 }

@@ -8,23 +8,28 @@
 //! |---|---|
 //! | [`scalar`] | the specification: plain loops that say what every other row must equal |
 //! | [`math`] | `exp`, `ln`, `tanh`, `erf` and the activations out of IEEE operations only |
-//! | `x86` | the rows `avx2` and `avx512` |
+//! | `x86` | the rows `avx2`, `avx512` and `avx512-vnni` |
 //! | [`Kernels`] | the table: one row for each instruction set, chosen at run time |
-//! | [`Matrix`] | weights in panels of 64 outputs |
+//! | [`Matrix`] | weights in panels of 64 outputs, in one of four formats |
+//! | [`quant`] | eight and four bits: blocks of 32 values that share a scale |
 //! | [`ops`] | what a model calls: checks lengths once, splits the work over the [`Pool`] |
 //! | [`attention`] | blocks of keys and values, and causal attention over them |
 //!
 //! ```
-//! use gpt2_kernels::{Cpu, Kernels, Matrix, RowBuffer, Source, ops};
+//! use gpt2_kernels::ops::{self, Epilogue};
+//! use gpt2_kernels::{Cpu, Dtype, Kernels, Matrix, RowBuffer, Scratch, Source, WeightFormat};
 //!
 //! let cpu = Cpu::new(Kernels::detect(), 2);
 //! // Two inputs, three outputs: weights[k][j] as in the checkpoint.
 //! let weights: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|w| w.to_le_bytes()).collect();
-//! let matrix = Matrix::pack(&cpu, Source::by_input(&weights, gpt2_kernels::Dtype::F32, 2, 3));
+//! let source = Source::by_input(&weights, Dtype::F32, 2, 3);
+//! let matrix = Matrix::pack(&cpu, source, WeightFormat::F32);
+//! let mut scratch = Scratch::new(&cpu, WeightFormat::F32, 1, 2, 0);
 //! let mut x = RowBuffer::new(1, 2);
 //! x.row_mut(0).copy_from_slice(&[10.0, 1.0]);
 //! let mut out = RowBuffer::new(1, 3);
-//! ops::matmul(&cpu, x.rows(1), &matrix, Some(&[0.5, 0.0, 0.0]), out.rows_mut(1));
+//! let epilogue = Epilogue { bias: Some(&[0.5, 0.0, 0.0]), activation: None };
+//! ops::matmul(&cpu, x.rows(1), &matrix, epilogue, out.rows_mut(1), &mut scratch);
 //! assert_eq!(out.row(0), [14.5, 25.0, 36.0]);
 //! ```
 
@@ -34,17 +39,22 @@ pub mod math;
 mod matrix;
 pub mod ops;
 mod pool;
+pub mod quant;
 mod rows;
 pub mod scalar;
+mod scratch;
+mod source;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use aligned::AlignedVec;
 pub use math::Activation;
-pub use matrix::{Dtype, Matrix, Source};
+pub use matrix::{Matrix, WeightFormat};
 pub use pool::Pool;
 pub use rows::{RowBuffer, Rows, RowsMut};
+pub use scratch::Scratch;
+pub use source::{Dtype, Source};
 pub use table::Kernels;
 
 /// Number of outputs in one panel: the unit in which matrices are packed and rows are padded.

@@ -1,145 +1,125 @@
 //! Weights, packed once for every instruction set alike.
 //!
-//! A matrix of `inputs` × `outputs` is cut into panels of [`PANEL`] outputs:
+//! A matrix of `inputs` × `outputs` is cut into panels of [`PANEL`] outputs, so that a product reads one
+//! panel from its start to its end. The last panel is filled up with zeros.
 //! ```text
-//! panel 0: k = 0 [w(0,0) … w(0,63)]  k = 1 [w(1,0) … w(1,63)]  …  k = inputs-1
-//! panel 1: k = 0 [w(0,64) … w(0,127)] …
+//! f32, bf16   panel 0: k = 0 [w(0,0) … w(0,63)]  k = 1 [w(1,0) … w(1,63)]  …  k = inputs-1
+//!             panel 1: k = 0 [w(0,64) … w(0,127)] …
+//! int8, int4  panel 0: block of k = 0 … 31, block of k = 32 … 63, …: see `quant.rs`
 //! ```
-//! so that a product reads one panel from its start to its end. The last panel is filled up with zeros.
 
-use half::{bf16, f16};
+use half::bf16;
 
-use crate::{AlignedVec, Cpu, PANEL, ops::Disjoint};
+use crate::aligned::Plain;
+use crate::ops::Disjoint;
+use crate::quant::{self, Int4Block, Int8Block, Part};
+use crate::scalar::Weight;
+use crate::{AlignedVec, Cpu, PANEL, Source};
 
-/// A number format on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
+/// How weights are held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightFormat {
     /// IEEE single precision.
     F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of an `f32`.
+    /// The upper half of an `f32`; products are computed in `f32`.
     Bf16,
+    /// Eight bits and a scale for every 32 weights: 8.5 bits. Activations are rounded to eight bits as well.
+    Int8,
+    /// Four bits and a scale for every 32 weights: 4.5 bits. Activations as for eight.
+    Int4,
 }
 
-impl Dtype {
-    /// Size of one value in bytes.
-    #[must_use]
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
+impl WeightFormat {
+    /// All formats, largest first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Int8, Self::Int4];
 
-    /// The name in safetensors: `F32`, `F16` or `BF16`.
+    /// The name: `f32`, `bf16`, `int8` or `int4`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 
-    /// Reads a row of little-endian values; exact.
-    ///
-    /// # Panics
-    /// Panics if `bytes` does not hold exactly `out.len()` values.
-    #[inline(always)]
-    pub fn read_row(self, bytes: &[u8], out: &mut [f32]) {
-        assert_eq!(bytes.len(), out.len() * self.size(), "bytes of a row of {} values", out.len());
-        match self {
-            Self::F32 => {
-                for (out, value) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                    *out = f32::from_le_bytes(*value);
-                }
-            }
-            Self::F16 => {
-                for (out, value) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *out = f16::from_le_bytes(*value).to_f32();
-                }
-            }
-            Self::Bf16 => {
-                for (out, value) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *out = bf16::from_le_bytes(*value).to_f32();
-                }
-            }
-        }
-    }
-}
-
-/// Weights as they lie in a checkpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    bytes: &'a [u8],
-    dtype: Dtype,
-    inputs: usize,
-    outputs: usize,
-    order: Order,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Order {
-    /// `[inputs][outputs]`
-    ByInput,
-    /// `[outputs][inputs]`
-    ByOutput,
-}
-
-impl<'a> Source<'a> {
-    /// Describes weights stored `[inputs][outputs]`, as GPT-2's `Conv1D` stores them.
-    ///
-    /// # Panics
-    /// Panics if the number of bytes is not that of `inputs * outputs` values, here and in
-    /// [`by_output`](Self::by_output).
+    /// Bytes that a matrix takes in this format, saturating.
     #[must_use]
-    pub fn by_input(bytes: &'a [u8], dtype: Dtype, inputs: usize, outputs: usize) -> Self {
-        Self::new(bytes, dtype, inputs, outputs, Order::ByInput)
-    }
-
-    /// Describes weights stored `[outputs][inputs]`, as an embedding that serves as a head.
-    #[must_use]
-    pub fn by_output(bytes: &'a [u8], dtype: Dtype, inputs: usize, outputs: usize) -> Self {
-        Self::new(bytes, dtype, inputs, outputs, Order::ByOutput)
-    }
-
-    fn new(bytes: &'a [u8], dtype: Dtype, inputs: usize, outputs: usize, order: Order) -> Self {
-        let expected = inputs.checked_mul(outputs).and_then(|values| values.checked_mul(dtype.size()));
-        assert_eq!(
-            Some(bytes.len()),
-            expected,
-            "bytes of a matrix of {inputs} inputs and {outputs} outputs in {dtype:?}"
-        );
-        Self { bytes, dtype, inputs, outputs, order }
+    pub fn bytes(self, inputs: usize, outputs: usize) -> usize {
+        let panel = match self {
+            Self::F32 => inputs.saturating_mul(size_of::<[f32; PANEL]>()),
+            Self::Bf16 => inputs.saturating_mul(size_of::<[bf16; PANEL]>()),
+            Self::Int8 => inputs.div_ceil(quant::BLOCK).saturating_mul(size_of::<Int8Block>()),
+            Self::Int4 => inputs.div_ceil(quant::BLOCK).saturating_mul(size_of::<Int4Block>()),
+        };
+        panel.saturating_mul(outputs.div_ceil(PANEL))
     }
 }
 
 /// A packed matrix of `inputs` × `outputs` weights.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    data: AlignedVec,
+    panels: Panels,
     inputs: usize,
     outputs: usize,
 }
 
+/// The panels of a matrix, one after the other.
+#[derive(Clone, Debug)]
+pub(crate) enum Panels {
+    F32(AlignedVec<[f32; PANEL]>),
+    Bf16(AlignedVec<[bf16; PANEL]>),
+    Int8(AlignedVec<Int8Block>),
+    Int4(AlignedVec<Int4Block>),
+}
+
 impl Matrix {
-    /// Packs weights, the panels in parallel.
+    /// Packs weights into a format, the panels in parallel.
+    ///
+    /// # Panics
+    /// Panics if the number of weights overflows.
     #[must_use]
-    pub fn pack(cpu: &Cpu, source: Source<'_>) -> Self {
-        let (inputs, outputs) = (source.inputs, source.outputs);
-        let length = outputs.div_ceil(PANEL).checked_mul(inputs).and_then(|rows| rows.checked_mul(PANEL));
-        let length = length.expect("the number of weights must fit in usize");
-        let mut data = AlignedVec::zeroed(length);
-        if inputs > 0 {
-            let panels = Disjoint::new(&mut data);
-            cpu.pool.run(outputs.div_ceil(PANEL), |panel, _| {
-                // SAFETY: panels do not overlap, and each is one task's.
-                let values = unsafe { panels.slice(panel * inputs * PANEL, inputs * PANEL) };
-                pack_panel(&source, panel * PANEL, values.as_chunks_mut::<PANEL>().0);
-            });
+    pub fn pack(cpu: &Cpu, source: Source<'_>, format: WeightFormat) -> Self {
+        let mut matrix = Self::zeroed(format, source.inputs, source.outputs);
+        match &mut matrix.panels {
+            Panels::F32(data) => pack(cpu, &source, data, source.inputs, |first, panel| {
+                source.read(0, first, panel);
+            }),
+            Panels::Bf16(data) => pack(cpu, &source, data, source.inputs, |first, panel| {
+                let mut part: Part = [[0.0; PANEL]; quant::BLOCK];
+                for (index, rows) in panel.chunks_mut(quant::BLOCK).enumerate() {
+                    source.read(index * quant::BLOCK, first, &mut part[..rows.len()]);
+                    for (row, weights) in rows.iter_mut().zip(&part) {
+                        *row = weights.map(bf16::from_f32);
+                    }
+                }
+            }),
+            Panels::Int8(data) => pack_blocks(cpu, &source, data, |part, block| {
+                // SAFETY: the machine has this row's instructions, for the table gives out no other.
+                unsafe { (cpu.kernels.pack_int8)(part, block) }
+            }),
+            Panels::Int4(data) => pack_blocks(cpu, &source, data, |part, block| {
+                // SAFETY: as above.
+                unsafe { (cpu.kernels.pack_int4)(part, block) }
+            }),
         }
-        Self { data, inputs, outputs }
+        matrix
+    }
+
+    /// Makes room for a matrix, all of whose bytes are zero.
+    fn zeroed(format: WeightFormat, inputs: usize, outputs: usize) -> Self {
+        let length = |rows: usize| {
+            outputs.div_ceil(PANEL).checked_mul(rows).expect("the number of weights must fit in usize")
+        };
+        let blocks = inputs.div_ceil(quant::BLOCK);
+        let panels = match format {
+            WeightFormat::F32 => Panels::F32(AlignedVec::zeroed(length(inputs))),
+            WeightFormat::Bf16 => Panels::Bf16(AlignedVec::zeroed(length(inputs))),
+            WeightFormat::Int8 => Panels::Int8(AlignedVec::zeroed(length(blocks))),
+            WeightFormat::Int4 => Panels::Int4(AlignedVec::zeroed(length(blocks))),
+        };
+        Self { panels, inputs, outputs }
     }
 
     /// Number of inputs: the length of a row of x.
@@ -154,10 +134,26 @@ impl Matrix {
         self.outputs
     }
 
-    /// Bytes that one product reads.
+    /// How the weights are held.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        size_of_val::<[f32]>(&self.data)
+    pub fn format(&self) -> WeightFormat {
+        match self.panels {
+            Panels::F32(_) => WeightFormat::F32,
+            Panels::Bf16(_) => WeightFormat::Bf16,
+            Panels::Int8(_) => WeightFormat::Int8,
+            Panels::Int4(_) => WeightFormat::Int4,
+        }
+    }
+
+    /// The packed weights; their number is the number of bytes that one product reads.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.panels {
+            Panels::F32(data) => data.as_bytes(),
+            Panels::Bf16(data) => data.as_bytes(),
+            Panels::Int8(data) => data.as_bytes(),
+            Panels::Int4(data) => data.as_bytes(),
+        }
     }
 
     /// Copies the weights of one output: with an embedding packed by output, one token's row.
@@ -167,80 +163,121 @@ impl Matrix {
     pub fn output_row(&self, output: usize, out: &mut [f32]) {
         assert!(output < self.outputs, "output {output} of {}", self.outputs);
         assert_eq!(out.len(), self.inputs, "length of a row of weights");
-        for (out, weights) in out.iter_mut().zip(self.panel(output / PANEL)) {
-            *out = weights[output % PANEL];
+        let (panel, column) = (output / PANEL, output % PANEL);
+        match &self.panels {
+            Panels::F32(data) => copy_column(self.panel(data, panel), column, out),
+            Panels::Bf16(data) => copy_column(self.panel(data, panel), column, out),
+            Panels::Int8(data) => copy_blocks(self.panel(data, panel), out, |b, out| b.output(column, out)),
+            Panels::Int4(data) => copy_blocks(self.panel(data, panel), out, |b, out| b.output(column, out)),
         }
     }
 
-    pub(crate) fn panels(&self) -> usize {
-        self.outputs.div_ceil(PANEL)
+    pub(crate) fn panels(&self) -> &Panels {
+        &self.panels
     }
 
-    pub(crate) fn panel(&self, index: usize) -> &[[f32; PANEL]] {
-        let size = self.inputs * PANEL;
-        self.data[index * size..][..size].as_chunks::<PANEL>().0
+    /// One panel of this matrix's data.
+    pub(crate) fn panel<'a, W: Plain>(&self, data: &'a AlignedVec<W>, index: usize) -> &'a [W] {
+        let size = data.len() / self.outputs.div_ceil(PANEL).max(1);
+        &data[index * size..][..size]
     }
 }
 
-/// Fills the panel that starts at output `first`; columns beyond the last output stay zero.
-fn pack_panel(source: &Source<'_>, first: usize, panel: &mut [[f32; PANEL]]) {
-    let &Source { bytes, dtype, inputs, outputs, order } = source;
-    let size = dtype.size();
-    let width = PANEL.min(outputs - first);
-    match order {
-        Order::ByInput => {
-            for (k, values) in panel.iter_mut().enumerate() {
-                let start = (k * outputs + first) * size;
-                dtype.read_row(&bytes[start..start + width * size], &mut values[..width]);
-            }
+/// Fills panels of `size` elements in parallel; `fill` gets the first output of each.
+fn pack<W: Plain>(
+    cpu: &Cpu,
+    source: &Source<'_>,
+    data: &mut AlignedVec<W>,
+    size: usize,
+    fill: impl Fn(usize, &mut [W]) + Sync,
+) {
+    let panels = if size == 0 { 0 } else { source.outputs.div_ceil(PANEL) };
+    let target = Disjoint::new(data);
+    cpu.pool.run(panels, |panel, _| {
+        // SAFETY: panels do not overlap, and each is one task's.
+        fill(panel * PANEL, unsafe { target.slice(panel * size, size) });
+    });
+}
+
+/// Fills panels of blocks, which may reach beyond the last input: there weights are zero.
+fn pack_blocks<W: Plain>(
+    cpu: &Cpu,
+    source: &Source<'_>,
+    data: &mut AlignedVec<W>,
+    fill: impl Fn(&Part, &mut W) + Sync,
+) {
+    pack(cpu, source, data, source.inputs.div_ceil(quant::BLOCK), |first, panel| {
+        for (index, block) in panel.iter_mut().enumerate() {
+            let mut part: Part = [[0.0; PANEL]; quant::BLOCK];
+            let k = index * quant::BLOCK;
+            source.read(k, first, &mut part[..quant::BLOCK.min(source.inputs - k)]);
+            fill(&part, block);
         }
-        Order::ByOutput => {
-            // Sixteen inputs at a time: one cache line of the source, a kilobyte of each panel row.
-            const STEP: usize = 16;
-            let mut line = [0.0f32; STEP];
-            for k in (0..inputs).step_by(STEP) {
-                let count = STEP.min(inputs - k);
-                for column in 0..width {
-                    let start = ((first + column) * inputs + k) * size;
-                    dtype.read_row(&bytes[start..start + count * size], &mut line[..count]);
-                    for (values, &value) in panel[k..k + count].iter_mut().zip(&line) {
-                        values[column] = value;
-                    }
-                }
-            }
-        }
+    });
+}
+
+fn copy_column<W: Weight>(panel: &[[W; PANEL]], column: usize, out: &mut [f32]) {
+    for (out, weights) in out.iter_mut().zip(panel) {
+        *out = weights[column].value();
+    }
+}
+
+fn copy_blocks<W>(panel: &[W], out: &mut [f32], output: impl Fn(&W, &mut [f32; quant::BLOCK])) {
+    let mut values = [0.0; quant::BLOCK];
+    for (block, out) in panel.iter().zip(out.chunks_mut(quant::BLOCK)) {
+        output(block, &mut values);
+        out.copy_from_slice(&values[..out.len()]);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
-    use crate::Kernels;
+    use crate::{Dtype, Kernels};
+
+    fn bytes_of(value: f32, dtype: Dtype) -> Vec<u8> {
+        match dtype {
+            Dtype::F32 => value.to_le_bytes().to_vec(),
+            Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+            Dtype::Bf16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+        }
+    }
 
     #[test]
     fn packing_keeps_every_weight_in_both_orders_and_all_formats() {
         let cpu = Cpu::new(Kernels::detect(), 2);
-        for (inputs, outputs) in [(0, 5), (5, 0), (1, 1), (3, 63), (16, 64), (17, 65), (40, 130)] {
-            for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-                // Small integers are exact in every format.
+        for (inputs, outputs) in [(0, 5), (5, 0), (1, 1), (3, 63), (16, 64), (33, 65), (40, 130)] {
+            for (dtype, format) in [Dtype::F32, Dtype::F16, Dtype::Bf16]
+                .iter()
+                .flat_map(|dtype| WeightFormat::ALL.map(|format| (*dtype, format)))
+            {
+                // Small integers are exact in every format of the disk, and in f32 and bf16.
                 let value = |k: usize, j: usize| ((k * 31 + j * 7) % 251) as f32 - 125.0;
-                let bytes = |value: f32| match dtype {
-                    Dtype::F32 => value.to_le_bytes().to_vec(),
-                    Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
-                    Dtype::Bf16 => bf16::from_f32(value).to_le_bytes().to_vec(),
-                };
-                let by_input: Vec<u8> =
-                    (0..inputs).flat_map(|k| (0..outputs).flat_map(move |j| bytes(value(k, j)))).collect();
-                let by_output: Vec<u8> =
-                    (0..outputs).flat_map(|j| (0..inputs).flat_map(move |k| bytes(value(k, j)))).collect();
-                let a = Matrix::pack(&cpu, Source::by_input(&by_input, dtype, inputs, outputs));
-                let b = Matrix::pack(&cpu, Source::by_output(&by_output, dtype, inputs, outputs));
-                assert_eq!(&*a.data, &*b.data);
+                let by_input: Vec<u8> = (0..inputs)
+                    .flat_map(|k| (0..outputs).flat_map(move |j| bytes_of(value(k, j), dtype)))
+                    .collect();
+                let by_output: Vec<u8> = (0..outputs)
+                    .flat_map(|j| (0..inputs).flat_map(move |k| bytes_of(value(k, j), dtype)))
+                    .collect();
+                let a = Matrix::pack(&cpu, Source::by_input(&by_input, dtype, inputs, outputs), format);
+                let b = Matrix::pack(&cpu, Source::by_output(&by_output, dtype, inputs, outputs), format);
+                assert_eq!(a.as_bytes(), b.as_bytes());
+                assert_eq!(a.as_bytes().len(), format.bytes(inputs, outputs));
                 let mut row = vec![0.0; inputs];
                 for j in 0..outputs {
                     a.output_row(j, &mut row);
-                    let expected: Vec<f32> = (0..inputs).map(|k| value(k, j)).collect();
-                    assert_eq!(row, expected, "output {j} of {inputs} x {outputs} in {dtype:?}");
+                    let bound = match format {
+                        WeightFormat::F32 | WeightFormat::Bf16 => 0.0,
+                        // Half a step of the coarsest grid, and the rounding of the scale.
+                        WeightFormat::Int8 => 125.0 * (0.5 / 127.0 + 0.001),
+                        WeightFormat::Int4 => 125.0 * 0.12,
+                    };
+                    for (k, weight) in row.iter().enumerate() {
+                        let error = (weight - value(k, j)).abs();
+                        assert!(error <= bound, "({k}, {j}) of {inputs} x {outputs}, {dtype:?} {format:?}");
+                    }
                 }
             }
         }

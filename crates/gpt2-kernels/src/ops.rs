@@ -5,9 +5,13 @@
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
+use crate::aligned::Plain;
 use crate::math::{Activation, ln};
+use crate::matrix::Panels;
+use crate::quant;
+use crate::scratch::{INT8_PIECE, WIDE_PIECE};
 use crate::table::Tile;
-use crate::{Cpu, Matrix, PANEL, Rows, RowsMut};
+use crate::{AlignedVec, Cpu, Matrix, PANEL, Rows, RowsMut, Scratch};
 
 /// Tasks that each thread should find, so that an unlucky one does not hold up the others.
 const TASKS_PER_THREAD: usize = 4;
@@ -15,52 +19,148 @@ const TASKS_PER_THREAD: usize = 4;
 const VALUES_PER_TASK: usize = 16 * 1024;
 /// Rows of a matrix product are split in multiples of this when there are too few panels.
 const ROWS_PER_GROUP: usize = 24;
+/// Most rows that are multiplied with weights in one pass over them; more go over them piece by piece.
+const ROWS_PER_PASS: usize = 6;
 
-/// Multiplies rows by a matrix: `out = x · matrix + bias`. (M, K) · (K, N) → (M, N)
+/// What a product adds before and does after: `activation(bias + x · matrix)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// What each output starts at; zero without one.
+    pub bias: Option<&'a [f32]>,
+    /// What is applied to each output.
+    pub activation: Option<Activation>,
+}
+
+/// Multiplies rows by a matrix: `out = activation(x · matrix + bias)`. (M, K) · (K, N) → (M, N)
 ///
-/// Every output is one chain: it starts at the bias (zero without one) and takes
-/// `fma(x[k], w[k][j], sum)` for k ascending.
+/// Every output is one chain that starts at the bias. With weights in `f32` and `bf16` it takes
+/// `fma(x[k], w[k][j], sum)` for k ascending; in `int8` and `int4` one `fma` for each block of 32 inputs, after
+/// x was rounded to eight bits ([`quant`]).
 ///
 /// # Panics
-/// Panics if the shapes do not fit.
-pub fn matmul(cpu: &Cpu, x: Rows<'_>, matrix: &Matrix, bias: Option<&[f32]>, mut out: RowsMut<'_>) {
+/// Panics if the shapes do not fit, or `scratch` was made for fewer rows or inputs, fewer threads or another format.
+pub fn matmul(
+    cpu: &Cpu,
+    x: Rows<'_>,
+    matrix: &Matrix,
+    epilogue: Epilogue<'_>,
+    out: RowsMut<'_>,
+    scratch: &mut Scratch,
+) {
     assert_eq!(x.width(), matrix.inputs(), "matmul: values in a row of x, inputs of the matrix");
     assert_eq!(out.width(), matrix.outputs(), "matmul: values in a row of out, outputs of the matrix");
     assert_eq!(x.count(), out.count(), "matmul: rows of x, rows of out");
-    if let Some(bias) = bias {
+    if let Some(bias) = epilogue.bias {
         assert_eq!(bias.len(), matrix.outputs(), "matmul: length of the bias, outputs of the matrix");
     }
-    let rows = x.count();
-    let panels = matrix.panels();
+    assert!(scratch.threads() >= cpu.pool.threads(), "matmul: scratch for every thread");
+    let kernels = cpu.kernels;
+    let floats = (x.data(), x.stride());
+    // SAFETY, for every call of the table below: the machine has this row's instructions, for the table gives
+    // out no other, and `product` makes valid tiles.
+    match matrix.panels() {
+        Panels::F32(data) => product(cpu, floats, matrix, data, WIDE_PIECE, epilogue, out, |tile, _| {
+            // SAFETY: see above.
+            unsafe { (kernels.accumulate_f32)(tile) }
+        }),
+        Panels::Bf16(data) => {
+            product(cpu, floats, matrix, data, WIDE_PIECE, epilogue, out, |tile, thread| {
+                if tile.rows <= ROWS_PER_PASS {
+                    // SAFETY: see above.
+                    return unsafe { (kernels.accumulate_bf16)(tile) };
+                }
+                let wide = &mut scratch.thread(thread).wide[..tile.panel.len()];
+                // SAFETY: see above.
+                unsafe {
+                    (kernels.widen_bf16)(tile.panel, wide);
+                    (kernels.accumulate_f32)(&tile.with_panel(wide));
+                }
+            })
+        }
+        Panels::Int8(data) => {
+            quantize(cpu, x, scratch);
+            let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
+            product(cpu, quantized, matrix, data, INT8_PIECE, epilogue, out, |tile, _| {
+                // SAFETY: see above.
+                unsafe { (kernels.accumulate_int8)(tile) }
+            });
+        }
+        Panels::Int4(data) => {
+            quantize(cpu, x, scratch);
+            let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
+            product(cpu, quantized, matrix, data, INT8_PIECE, epilogue, out, |tile, thread| {
+                if tile.rows <= ROWS_PER_PASS {
+                    // SAFETY: see above.
+                    return unsafe { (kernels.accumulate_int4)(tile) };
+                }
+                let expanded = &mut scratch.thread(thread).expanded[..tile.panel.len()];
+                // SAFETY: see above.
+                unsafe {
+                    (kernels.expand_int4)(tile.panel, expanded);
+                    (kernels.accumulate_int8)(&tile.with_panel(expanded));
+                }
+            });
+        }
+    }
+}
+
+/// Rounds rows to eight bits, into the scratch.
+fn quantize(cpu: &Cpu, x: Rows<'_>, scratch: &mut Scratch) {
+    let blocks = x.width().div_ceil(quant::BLOCK);
+    let target = Disjoint::new(&mut scratch.quantized);
+    in_parts(cpu, x.count(), x.width(), |row| {
+        // SAFETY: rows do not overlap, and each is one task's; the machine has this row's instructions.
+        unsafe { (cpu.kernels.quantize)(x.row(row), target.slice(row * blocks, blocks)) }
+    });
+}
+
+/// Computes a product tile by tile: `accumulate` gets valid tiles of whole panels, or of pieces of `piece` elements
+/// one after the other, and the number of its thread.
+#[expect(clippy::too_many_arguments, reason = "one caller, which is the function that users see")]
+fn product<X: Sync, W: Plain>(
+    cpu: &Cpu,
+    (x, x_stride): (&[X], usize),
+    matrix: &Matrix,
+    data: &AlignedVec<W>,
+    piece: usize,
+    epilogue: Epilogue<'_>,
+    mut out: RowsMut<'_>,
+    accumulate: impl Fn(&Tile<'_, X, W>, usize) + Sync,
+) {
+    let (rows, out_stride) = (out.count(), out.stride());
+    let panels = matrix.outputs().div_ceil(PANEL);
     let wanted = (TASKS_PER_THREAD * cpu.pool.threads()).div_ceil(panels.max(1));
     let groups = wanted.min(rows / ROWS_PER_GROUP).max(1);
     let group_rows = rows.div_ceil(groups);
-    let (out_stride, x_stride) = (out.stride(), x.stride());
     let target = Disjoint::of_rows(&mut out);
-    cpu.pool.run(panels * groups, |task, _| {
+    cpu.pool.run(panels * groups, |task, thread| {
         let (panel, group) = (task / groups, task % groups);
         let first = group * group_rows;
         let count = group_rows.min(rows.saturating_sub(first));
         let column = panel * PANEL;
+        // SAFETY: rows are padded to whole panels, and this panel of these rows is this task's.
+        let part = |row: usize| unsafe { target.slice(row * out_stride + column, PANEL) };
         for row in first..first + count {
-            // SAFETY: rows are padded to whole panels, and this panel of these rows is this task's.
-            let start = unsafe { target.slice(row * out_stride + column, PANEL) };
-            let bias = bias.map_or(&[][..], |bias| &bias[column..bias.len().min(column + PANEL)]);
-            start[..bias.len()].copy_from_slice(bias);
-            start[bias.len()..].fill(0.0);
+            let bias = epilogue.bias.map_or(&[][..], |bias| &bias[column..bias.len().min(column + PANEL)]);
+            let out = part(row);
+            out[..bias.len()].copy_from_slice(bias);
+            out[bias.len()..].fill(0.0);
         }
-        let tile = Tile {
-            x: x.data().as_ptr().wrapping_add(first * x_stride),
-            x_stride,
-            rows: count,
-            panel: matrix.panel(panel),
-            out: target.start.wrapping_add(first * out_stride + column),
-            out_stride,
-        };
-        // SAFETY: the machine has this row's instructions, for the table gives out no other; rows
-        // `first..first + count` exist in x and out, x is `inputs` wide, which is the length of
-        // the panel, and no other task writes these columns of these rows.
-        unsafe { (cpu.kernels.accumulate)(&tile) }
+        let weights = matrix.panel(data, panel);
+        let piece = if count <= ROWS_PER_PASS { weights.len() } else { piece };
+        for (index, weights) in weights.chunks(piece.max(1)).enumerate() {
+            let x = x.get(first * x_stride + index * piece..).unwrap_or_default();
+            assert!(count == 0 || (count - 1) * x_stride + weights.len() <= x.len(), "product: rows of x");
+            let out = target.start.wrapping_add(first * out_stride + column);
+            let tile = Tile { x: x.as_ptr(), x_stride, rows: count, panel: weights, out, out_stride };
+            accumulate(&tile, thread);
+        }
+        if let Some(activation) = epilogue.activation {
+            for row in first..first + count {
+                // SAFETY: the machine has this row's instructions, for the table gives out no other.
+                unsafe { (cpu.kernels.activate)(activation, part(row)) }
+            }
+        }
     });
 }
 
@@ -128,33 +228,40 @@ pub fn read(cpu: &Cpu, x: &[f32]) -> f32 {
 /// Calls `f` with the index and the values of every row; rows run in parallel when there are enough. (M, C)
 pub fn for_each_row(cpu: &Cpu, mut rows: RowsMut<'_>, f: impl Fn(usize, &mut [f32]) + Sync) {
     let (count, width, stride) = (rows.count(), rows.width(), rows.stride());
-    let per_task = (VALUES_PER_TASK / width.max(1)).max(1);
     let target = Disjoint::of_rows(&mut rows);
+    in_parts(cpu, count, width, |row| {
+        // SAFETY: rows do not overlap, and each is one task's.
+        f(row, unsafe { target.slice(row * stride, width) });
+    });
+}
+
+/// Calls `f` with every index below `count`, several to a task where they stand for few values.
+fn in_parts(cpu: &Cpu, count: usize, values: usize, f: impl Fn(usize) + Sync) {
+    let per_task = (VALUES_PER_TASK / values.max(1)).max(1);
     cpu.pool.run(count.div_ceil(per_task), |task, _| {
-        for row in task * per_task..count.min((task + 1) * per_task) {
-            // SAFETY: rows do not overlap, and each is one task's.
-            f(row, unsafe { target.slice(row * stride, width) });
-        }
+        (task * per_task..count.min((task + 1) * per_task)).for_each(&f);
     });
 }
 
 /// A buffer that several tasks write at once, each its own part.
-pub(crate) struct Disjoint<'a> {
-    start: *mut f32,
+pub(crate) struct Disjoint<'a, T = f32> {
+    start: *mut T,
     length: usize,
-    buffer: PhantomData<&'a mut [f32]>,
+    buffer: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: `slice` is the only access, and its callers vouch that no two parts overlap.
-unsafe impl Sync for Disjoint<'_> {}
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 
 impl<'a> Disjoint<'a> {
-    pub(crate) fn new(buffer: &'a mut [f32]) -> Self {
-        Self { start: buffer.as_mut_ptr(), length: buffer.len(), buffer: PhantomData }
-    }
-
     pub(crate) fn of_rows(rows: &'a mut RowsMut<'_>) -> Self {
         Self { length: rows.count() * rows.stride(), start: rows.as_mut_ptr(), buffer: PhantomData }
+    }
+}
+
+impl<'a, T> Disjoint<'a, T> {
+    pub(crate) fn new(buffer: &'a mut [T]) -> Self {
+        Self { start: buffer.as_mut_ptr(), length: buffer.len(), buffer: PhantomData }
     }
 
     /// A part of the buffer.
@@ -165,7 +272,7 @@ impl<'a> Disjoint<'a> {
         clippy::mut_from_ref,
         reason = "this is what the type is for; the caller vouches for disjointness"
     )]
-    pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [T] {
         assert!(
             start <= self.length && length <= self.length - start,
             "{start} + {length} of {}",

@@ -9,14 +9,31 @@
 //! The element-wise functions are `#[inline(always)]`: rows `avx2` and `avx512` compile these very
 //! bodies with their instructions switched on, and Rust never reorders floating-point operations.
 
+use half::{bf16, f16};
+
 use crate::math::{self, Activation};
+use crate::quant::{self, Int4Block, Int8Block};
 use crate::table::{Kernels, Tile};
 use crate::{PANEL, math::exp};
 
 /// The row of the table that runs everywhere.
 pub(crate) static KERNELS: Kernels = Kernels {
     name: "scalar",
-    accumulate: accumulate_rows,
+    // SAFETY: whoever calls a function of the table vouches for the tile.
+    accumulate_f32: |tile| unsafe { accumulate_rows(tile, accumulate) },
+    // SAFETY: whoever calls a function of the table vouches for the tile.
+    accumulate_bf16: |tile| unsafe { accumulate_rows(tile, accumulate) },
+    // SAFETY: whoever calls a function of the table vouches for the tile.
+    accumulate_f16: |tile| unsafe { accumulate_rows(tile, accumulate) },
+    // SAFETY: whoever calls a function of the table vouches for the tile.
+    accumulate_int8: |tile| unsafe { accumulate_rows(tile, quant::accumulate_int8) },
+    // SAFETY: whoever calls a function of the table vouches for the tile.
+    accumulate_int4: |tile| unsafe { accumulate_rows(tile, quant::accumulate_int4) },
+    widen_bf16,
+    expand_int4,
+    quantize: quant::quantize,
+    pack_int8: quant::pack_int8,
+    pack_int4: quant::pack_int4,
     layer_norm,
     add,
     activate,
@@ -28,31 +45,76 @@ pub(crate) static KERNELS: Kernels = Kernels {
 /// Number of partial sums wherever a sum runs across a row.
 const PARTIALS: usize = 16;
 
+/// A weight as it lies in memory.
+pub trait Weight: Copy {
+    /// Its value.
+    fn value(self) -> f32;
+}
+
+impl Weight for f32 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self
+    }
+}
+
+impl Weight for bf16 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Weight for f16 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 /// Continues 64 chains of `fma`: `out[j] = fma(x[k], panel[k][j], out[j])` for k ascending.
 ///
 /// Linear layers start `out` at the bias; attention starts it at zero and continues it from one
 /// block of positions to the next.
 #[inline(always)]
-pub fn accumulate(x: &[f32], panel: &[[f32; PANEL]], out: &mut [f32; PANEL]) {
+pub fn accumulate<W: Weight>(x: &[f32], panel: &[[W; PANEL]], out: &mut [f32; PANEL]) {
     debug_assert_eq!(x.len(), panel.len());
     for (&x, weights) in x.iter().zip(panel) {
         for (sum, &weight) in out.iter_mut().zip(weights) {
-            *sum = x.mul_add(weight, *sum);
+            *sum = x.mul_add(weight.value(), *sum);
         }
     }
 }
 
-/// [`accumulate`] for each row of a tile.
+/// Calls `accumulate` for each row of a tile.
 ///
 /// # Safety
-/// The tile's pointers must be valid, as [`Tile`] says.
-unsafe fn accumulate_rows(tile: &Tile<'_>) {
+/// The tile must be valid, as [`Tile`] says.
+unsafe fn accumulate_rows<X, W>(tile: &Tile<'_, X, W>, accumulate: impl Fn(&[X], &[W], &mut [f32; PANEL])) {
     for row in 0..tile.rows {
-        // SAFETY: the tile vouches for `panel.len()` readable floats at each row of `x`.
-        let x = unsafe { std::slice::from_raw_parts(tile.x.add(row * tile.x_stride), tile.panel.len()) };
+        // SAFETY: the tile vouches for `panel.len()` readable values at each row of `x`.
+        let x = unsafe { std::slice::from_raw_parts(tile.x(row), tile.panel.len()) };
         // SAFETY: the tile vouches for one writable panel at each row of `out`, unaliased.
-        let out = unsafe { &mut *tile.out.add(row * tile.out_stride).cast::<[f32; PANEL]>() };
+        let out = unsafe { &mut *tile.out(row).cast::<[f32; PANEL]>() };
         accumulate(x, tile.panel, out);
+    }
+}
+
+/// Copies weights into a wider format.
+#[inline(always)]
+pub(crate) fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
+    debug_assert_eq!(panel.len(), out.len());
+    for (weights, out) in panel.iter().zip(out) {
+        for (out, weight) in out.iter_mut().zip(weights) {
+            *out = weight.value();
+        }
+    }
+}
+
+/// Copies weights into a wider format.
+fn expand_int4(panel: &[Int4Block], out: &mut [Int8Block]) {
+    for (weights, out) in panel.iter().zip(out) {
+        *out = weights.expand();
     }
 }
 

@@ -3,8 +3,11 @@
 //! A `&'static Kernels` is the proof that this machine can run that row: the only way to one is
 //! through the detection here.
 
+use half::{bf16, f16};
+
 use crate::PANEL;
 use crate::math::Activation;
+use crate::quant::{Int4Block, Int8Block, Part, QuantizedBlock};
 use crate::scalar;
 
 /// One row of the kernel table.
@@ -12,7 +15,17 @@ use crate::scalar;
 /// All rows give the same bits; they differ in speed only.
 pub struct Kernels {
     pub(crate) name: &'static str,
-    pub(crate) accumulate: unsafe fn(&Tile<'_>),
+    pub(crate) accumulate_f32: unsafe fn(&Tile<'_, f32, [f32; PANEL]>),
+    pub(crate) accumulate_bf16: unsafe fn(&Tile<'_, f32, [bf16; PANEL]>),
+    pub(crate) accumulate_f16: unsafe fn(&Tile<'_, f32, [f16; PANEL]>),
+    pub(crate) accumulate_int8: unsafe fn(&Tile<'_, QuantizedBlock, Int8Block>),
+    pub(crate) accumulate_int4: unsafe fn(&Tile<'_, QuantizedBlock, Int4Block>),
+    /// The same weights, in the format that many rows are multiplied with faster.
+    pub(crate) widen_bf16: unsafe fn(&[[bf16; PANEL]], &mut [[f32; PANEL]]),
+    pub(crate) expand_int4: unsafe fn(&[Int4Block], &mut [Int8Block]),
+    pub(crate) quantize: unsafe fn(&[f32], &mut [QuantizedBlock]),
+    pub(crate) pack_int8: unsafe fn(&Part, &mut Int8Block),
+    pub(crate) pack_int4: unsafe fn(&Part, &mut Int4Block),
     pub(crate) layer_norm: LayerNorm,
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),
     pub(crate) activate: unsafe fn(Activation, &mut [f32]),
@@ -26,26 +39,55 @@ type LayerNorm = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
 
 /// A block of outputs: some rows of `x`, one panel of weights, 64 columns of `out`.
 ///
-/// The one who makes it vouches that `panel.len()` floats are readable at `x + r * x_stride`, and
-/// [`PANEL`] floats writable, by no one else meanwhile, at `out + r * out_stride`, for every
-/// row r below `rows`.
-pub(crate) struct Tile<'a> {
-    pub(crate) x: *const f32,
+/// X is a value of x, or a block of them, and W the weights that belong to it. The one who makes the tile
+/// vouches that `panel.len()` X are readable at `x + r * x_stride`, and [`PANEL`] floats writable, by no one
+/// else meanwhile, at `out + r * out_stride`, for every row r below `rows`.
+pub(crate) struct Tile<'a, X, W> {
+    pub(crate) x: *const X,
     pub(crate) x_stride: usize,
     pub(crate) rows: usize,
-    pub(crate) panel: &'a [[f32; PANEL]],
+    pub(crate) panel: &'a [W],
     pub(crate) out: *mut f32,
     pub(crate) out_stride: usize,
+}
+
+impl<X, W> Tile<'_, X, W> {
+    /// Where the row `r` of x starts.
+    #[inline(always)]
+    pub(crate) fn x(&self, r: usize) -> *const X {
+        self.x.wrapping_add(r * self.x_stride)
+    }
+
+    /// Where the row `r` of out starts.
+    #[inline(always)]
+    pub(crate) fn out(&self, r: usize) -> *mut f32 {
+        self.out.wrapping_add(r * self.out_stride)
+    }
+
+    /// The same rows, and other weights for them.
+    pub(crate) fn with_panel<'b, V>(&self, panel: &'b [V]) -> Tile<'b, X, V> {
+        let &Self { x, x_stride, rows, out, out_stride, .. } = self;
+        Tile { x, x_stride, rows, panel, out, out_stride }
+    }
+
+    /// Cuts the rows into evenly sized groups of at most `most`: seven are 4 + 3, not 6 + 1.
+    #[inline(always)]
+    pub(crate) fn groups(&self, most: usize) -> impl Iterator<Item = (usize, usize)> {
+        let rows = self.rows;
+        let size = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
+        (0..rows).step_by(size).map(move |first| (first, size.min(rows - first)))
+    }
 }
 
 impl Kernels {
     /// Lists the rows that this machine can run, slowest first.
     pub fn available() -> impl Iterator<Item = &'static Self> {
-        let mut rows: [Option<&'static Self>; 3] = [Some(&scalar::KERNELS), None, None];
+        let mut rows: [Option<&'static Self>; 4] = [Some(&scalar::KERNELS), None, None, None];
         #[cfg(target_arch = "x86_64")]
         {
             rows[1] = crate::x86::avx2::kernels();
             rows[2] = crate::x86::avx512::kernels();
+            rows[3] = crate::x86::avx512_vnni::kernels();
         }
         rows.into_iter().flatten()
     }
@@ -68,7 +110,7 @@ impl Kernels {
         Self::available().find(|row| row.name == name)
     }
 
-    /// The name of this row: `scalar`, `avx2` or `avx512`.
+    /// The name of this row: `scalar`, `avx2`, `avx512` or `avx512-vnni`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name

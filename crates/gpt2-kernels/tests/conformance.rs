@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use gpt2_kernels::attention::{self, Batch, CacheBlock, CacheShape, Layer, Scratch};
-use gpt2_kernels::{Activation, Cpu, Dtype, Kernels, Matrix, RowBuffer, Source, ops};
+use gpt2_kernels::attention::{self, Batch, CacheBlock, CacheFormat, CacheShape, Layer};
+use gpt2_kernels::ops::{self, Epilogue};
+use gpt2_kernels::{Activation, Cpu, Dtype, Kernels, Matrix, RowBuffer, Scratch, Source, WeightFormat};
 
 /// Lengths around the width of a lane and a panel, and GPT-2's own.
 const LENGTHS: [usize; 12] = [1, 2, 15, 16, 17, 63, 64, 65, 255, 768, 3072, 50257];
@@ -74,9 +75,22 @@ fn rows(count: usize, width: usize, mut value: impl FnMut() -> f32) -> RowBuffer
     rows
 }
 
-fn matrix(cpu: &Cpu, inputs: usize, outputs: usize, mut value: impl FnMut() -> f32) -> Matrix {
-    let bytes: Vec<u8> = (0..inputs * outputs).flat_map(|_| value().to_le_bytes()).collect();
-    Matrix::pack(cpu, Source::by_input(&bytes, Dtype::F32, inputs, outputs))
+/// The bytes of `inputs` × `outputs` weights.
+fn weights(inputs: usize, outputs: usize, mut value: impl FnMut() -> f32) -> Vec<u8> {
+    (0..inputs * outputs).flat_map(|_| value().to_le_bytes()).collect()
+}
+
+fn matrix(cpu: &Cpu, (inputs, outputs): (usize, usize), weights: &[u8], format: WeightFormat) -> Matrix {
+    Matrix::pack(cpu, Source::by_input(weights, Dtype::F32, inputs, outputs), format)
+}
+
+/// All rows of x times a matrix, in a buffer that held something else before.
+fn multiply(cpu: &Cpu, x: &RowBuffer, matrix: &Matrix, epilogue: Epilogue<'_>) -> RowBuffer {
+    let count = x.capacity();
+    let mut out = rows(count, matrix.outputs(), || 7.0);
+    let mut scratch = Scratch::new(cpu, matrix.format(), count, matrix.inputs(), 0);
+    ops::matmul(cpu, x.rows(count), matrix, epilogue, out.rows_mut(count), &mut scratch);
+    out
 }
 
 #[test]
@@ -91,40 +105,62 @@ fn this_machine_runs_more_than_the_scalar_row() {
 }
 
 #[test]
-fn matmul_equals_scalar_for_every_shape() {
+fn packing_is_the_same_on_every_machine() {
+    let (scalar, machines) = machines();
+    for shape in [(1, 1), (32, 64), (33, 65), (70, 200)] {
+        for hostile in [false, true] {
+            let mut numbers = Numbers(shape.0 as u64);
+            let bytes =
+                weights(shape.0, shape.1, || if hostile { numbers.hostile() } else { numbers.uniform() });
+            for format in WeightFormat::ALL {
+                let expected = matrix(&scalar, shape, &bytes, format);
+                for cpu in &machines {
+                    let packed = matrix(cpu, shape, &bytes, format);
+                    // Not as floats: which NaN it is matters here, for a copy on disk.
+                    assert!(packed.as_bytes() == expected.as_bytes(), "{cpu:?} {format:?} {shape:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_equals_scalar_for_every_shape_and_format() {
     let (scalar, machines) = machines();
     let shapes = [
         (0, 5),
         (1, 1),
         (1, 64),
         (15, 63),
-        (16, 64),
-        (17, 65),
+        (32, 64),
+        (33, 65),
         (64, 16),
         (255, 130),
         (768, 192),
         (3072, 64),
         (3, 50257),
     ];
-    for (inputs, outputs) in shapes {
+    for shape in shapes {
         for count in [0, 1, 2, 3, 4, 5, 6, 7, 11, 13, 49] {
-            if inputs * outputs * count > 8_000_000 {
+            if shape.0 * shape.1 * count > 8_000_000 {
                 continue;
             }
-            for hostile in [false, true] {
-                let mut numbers = Numbers((inputs * 1000 + outputs + count) as u64);
+            for (format, hostile) in
+                WeightFormat::ALL.map(|format| [(format, false), (format, true)]).concat()
+            {
+                let mut numbers = Numbers((shape.0 * 1000 + shape.1 + count) as u64);
                 let mut value = || if hostile { numbers.hostile() } else { numbers.uniform() };
-                let x = rows(count, inputs, &mut value);
-                let weights = matrix(&scalar, inputs, outputs, &mut value);
-                let bias: Vec<f32> = (0..outputs).map(|_| value()).collect();
-                for bias in [None, Some(&bias[..])] {
-                    let mut expected = RowBuffer::new(count, outputs);
-                    ops::matmul(&scalar, x.rows(count), &weights, bias, expected.rows_mut(count));
+                let x = rows(count, shape.0, &mut value);
+                let bytes = weights(shape.0, shape.1, &mut value);
+                let bias: Vec<f32> = (0..shape.1).map(|_| value()).collect();
+                let packed = matrix(&scalar, shape, &bytes, format);
+                let with_both = Epilogue { bias: Some(&bias), activation: Some(Activation::GeluTanh) };
+                for epilogue in [Epilogue::default(), with_both] {
+                    let expected = multiply(&scalar, &x, &packed, epilogue);
                     for cpu in &machines {
-                        let mut out = RowBuffer::new(count, outputs);
-                        ops::matmul(cpu, x.rows(count), &weights, bias, out.rows_mut(count));
+                        let out = multiply(cpu, &x, &packed, epilogue);
                         for row in 0..count {
-                            let what = format!("{cpu:?} {count} x {inputs} x {outputs} row {row}");
+                            let what = format!("{cpu:?} {format:?} {count} x {shape:?} row {row}");
                             assert_same(out.row(row), expected.row(row), &what);
                         }
                     }
@@ -135,21 +171,109 @@ fn matmul_equals_scalar_for_every_shape() {
 }
 
 #[test]
+fn a_row_of_a_product_does_not_depend_on_the_others() {
+    let cpu = Cpu::new(Kernels::detect(), 2);
+    for format in WeightFormat::ALL {
+        let mut numbers = Numbers(4);
+        let x = rows(50, 300, || numbers.uniform());
+        let bytes = weights(300, 130, || numbers.uniform());
+        let packed = matrix(&cpu, (300, 130), &bytes, format);
+        let expected = multiply(&cpu, &x, &packed, Epilogue::default());
+        for count in [1, 2, 6, 7, 12, 49] {
+            let some = rows_of(&x, count);
+            let out = multiply(&cpu, &some, &packed, Epilogue::default());
+            for row in 0..count {
+                assert_same(out.row(row), expected.row(row), &format!("{format:?} {count} rows, row {row}"));
+            }
+        }
+    }
+}
+
+fn rows_of(x: &RowBuffer, count: usize) -> RowBuffer {
+    let mut some = RowBuffer::new(count, x.width());
+    (0..count).for_each(|row| some.row_mut(row).copy_from_slice(x.row(row)));
+    some
+}
+
+#[test]
 fn matmul_is_one_chain_of_fma_for_each_output() {
     let mut numbers = Numbers(5);
     let cpu = Cpu::new(Kernels::detect(), 2);
     let x = rows(7, 100, || numbers.uniform());
     let mut numbers = Numbers(6);
-    let weights: Vec<f32> = (0..100 * 70).map(|_| numbers.uniform()).collect();
-    let mut each = weights.iter();
-    let packed = matrix(&cpu, 100, 70, || *each.next().unwrap());
+    // Sums of a few powers of two, which bf16 holds.
+    let values: Vec<f32> = (0..100 * 70).map(|_| (numbers.uniform() * 128.0).round() / 64.0).collect();
+    let mut each = values.iter();
+    let bytes = weights(100, 70, || *each.next().unwrap());
     let bias: Vec<f32> = (0..70).map(|j| j as f32).collect();
-    let mut out = RowBuffer::new(7, 70);
-    ops::matmul(&cpu, x.rows(7), &packed, Some(&bias), out.rows_mut(7));
-    for row in 0..7 {
-        for j in 0..70 {
-            let chain = (0..100).fold(bias[j], |sum, k| x.row(row)[k].mul_add(weights[k * 70 + j], sum));
-            assert_eq!(out.row(row)[j].to_bits(), chain.to_bits());
+    for format in [WeightFormat::F32, WeightFormat::Bf16] {
+        let packed = matrix(&cpu, (100, 70), &bytes, format);
+        let out = multiply(&cpu, &x, &packed, Epilogue { bias: Some(&bias), activation: None });
+        for row in 0..7 {
+            for j in 0..70 {
+                let chain = (0..100).fold(bias[j], |sum, k| x.row(row)[k].mul_add(values[k * 70 + j], sum));
+                assert_eq!(out.row(row)[j].to_bits(), chain.to_bits());
+            }
+        }
+    }
+}
+
+/// Rounds 32 activations as the definition says: integers, and the scale.
+fn quantized(x: &[f32]) -> (Vec<i64>, f32) {
+    let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    (x.iter().map(|x| (x * inverse).round_ties_even() as i64).collect(), largest / 127.0)
+}
+
+#[test]
+fn integer_products_are_exact_within_a_block_and_a_chain_over_blocks() {
+    let cpu = Cpu::new(Kernels::detect(), 2);
+    let mut numbers = Numbers(8);
+    // 70 inputs: two blocks and a part of one.
+    let (inputs, outputs) = (70, 66);
+    let x = rows(7, inputs, || 3.0 * numbers.uniform());
+    let bytes = weights(inputs, outputs, || numbers.uniform());
+    for format in [WeightFormat::Int8, WeightFormat::Int4] {
+        let packed = matrix(&cpu, (inputs, outputs), &bytes, format);
+        let out = multiply(&cpu, &x, &packed, Epilogue::default());
+        let mut column = vec![0.0; inputs];
+        for j in 0..outputs {
+            packed.output_row(j, &mut column);
+            for row in 0..7 {
+                let (mut sum, mut size) = (0.0, 0.0);
+                for (x, w) in x.row(row).chunks(32).zip(column.chunks(32)) {
+                    let (x, scale) = quantized(x);
+                    for (x, w) in x.iter().zip(w) {
+                        sum += *x as f64 * f64::from(scale) * f64::from(*w);
+                        size += (*x as f64 * f64::from(scale) * f64::from(*w)).abs();
+                    }
+                }
+                let error = (f64::from(out.row(row)[j]) - sum).abs();
+                assert!(error <= 1e-6 * size, "{format:?} ({row}, {j}): {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_with_a_value_that_is_no_number_gives_none() {
+    let (scalar, machines) = machines();
+    let bytes = weights(64, 64, || 1.0);
+    for cpu in machines.iter().chain([&scalar]) {
+        for format in WeightFormat::ALL {
+            let packed = matrix(cpu, (64, 64), &bytes, format);
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = rows(1, 64, || 1.0);
+                x.row_mut(0)[40] = bad;
+                let out = multiply(cpu, &x, &packed, Epilogue::default());
+                assert!(out.row(0).iter().all(|out| !out.is_finite()), "{cpu:?} {format:?} {bad}");
+
+                let mut bytes = bytes.clone();
+                bytes[4 * (40 * 64 + 3)..][..4].copy_from_slice(&bad.to_le_bytes());
+                let damaged = matrix(cpu, (64, 64), &bytes, format);
+                let out = multiply(cpu, &rows(1, 64, || 1.0), &damaged, Epilogue::default());
+                assert!(!out.row(0)[3].is_finite() && out.row(0)[4].is_finite(), "{cpu:?} {format:?} {bad}");
+            }
         }
     }
 }
@@ -220,7 +344,7 @@ fn attend(cpu: &Cpu, shape: CacheShape, pieces: &[usize], qkv: &RowBuffer) -> Ro
     let total: usize = pieces.iter().sum();
     let mut blocks: Vec<_> =
         (0..total.div_ceil(attention::BLOCK)).map(|_| Arc::new(CacheBlock::new(shape))).collect();
-    let scratch = Scratch::new(cpu.pool.threads(), total);
+    let scratch = Scratch::new(cpu, WeightFormat::F32, 0, 0, total);
     let mut out = RowBuffer::new(total, shape.channels());
     let layer = Layer { shape, index: shape.layers - 1, scale: 0.3 };
     let mut past = 0;
@@ -243,8 +367,8 @@ fn attend(cpu: &Cpu, shape: CacheShape, pieces: &[usize], qkv: &RowBuffer) -> Ro
 fn attention_equals_scalar_and_does_not_depend_on_chunks() {
     let (scalar, machines) = machines();
     for (head_size, total) in [(64, 150), (16, 70), (24, 9), (80, 131), (1, 65)] {
-        let shape = CacheShape { layers: 2, heads: 3, head_size };
-        for hostile in [false, true] {
+        for (format, hostile) in CacheFormat::ALL.map(|format| [(format, false), (format, true)]).concat() {
+            let shape = CacheShape { layers: 2, heads: 3, head_size, format };
             let mut numbers = Numbers(head_size as u64);
             let qkv = rows(total, 3 * shape.channels(), || {
                 if hostile && numbers.next().is_multiple_of(500) {
@@ -260,8 +384,7 @@ fn attention_equals_scalar_and_does_not_depend_on_chunks() {
                 for pieces in chunkings {
                     let out = attend(cpu, shape, pieces, &qkv);
                     for row in 0..total {
-                        let what =
-                            format!("{cpu:?} head size {head_size}, {} pieces, row {row}", pieces.len());
+                        let what = format!("{cpu:?} {shape:?}, {} pieces, row {row}", pieces.len());
                         assert_same(out.row(row), expected.row(row), &what);
                     }
                 }
@@ -273,7 +396,7 @@ fn attention_equals_scalar_and_does_not_depend_on_chunks() {
 #[test]
 fn attention_is_right() {
     let cpu = Cpu::new(Kernels::detect(), 2);
-    let shape = CacheShape { layers: 1, heads: 2, head_size: 5 };
+    let shape = CacheShape { layers: 1, heads: 2, head_size: 5, format: CacheFormat::F32 };
     let mut numbers = Numbers(3);
     let qkv = rows(70, 30, || 2.0 * numbers.uniform());
     let out = attend(&cpu, shape, &[70], &qkv);
@@ -299,7 +422,7 @@ fn attention_is_right() {
 #[should_panic(expected = "must not be shared")]
 fn storing_into_a_shared_block_panics() {
     let cpu = Cpu::new(Kernels::detect(), 1);
-    let shape = CacheShape { layers: 1, heads: 1, head_size: 4 };
+    let shape = CacheShape { layers: 1, heads: 1, head_size: 4, format: CacheFormat::F16 };
     let mut blocks = vec![Arc::new(CacheBlock::new(shape))];
     let _other = blocks.clone();
     let qkv = RowBuffer::new(1, 12);

@@ -7,15 +7,9 @@ use std::sync::Arc;
 
 use gpt2_kernels::attention::{BLOCK, CacheBlock, CacheShape};
 
-use crate::config::Config;
+use crate::model::Model;
 
 /// The cache of one sequence, `past` in transformers.
-///
-/// ```
-/// # use gpt2::{cache::KvCache, config::Config};
-/// let cache = KvCache::new(&Config::default());
-/// assert_eq!((cache.len(), cache.room()), (0, 1024));
-/// ```
 #[derive(Clone, Debug)]
 pub struct KvCache {
     shape: CacheShape,
@@ -25,11 +19,10 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Makes an empty cache for models of this configuration; allocates nothing yet.
+    /// Makes an empty cache for a model, or another of the same sizes and formats; allocates nothing yet.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let shape = shape(config);
-        Self { shape, blocks: Vec::new(), length: 0, limit: config.n_positions }
+    pub fn new(model: &Model) -> Self {
+        Self { shape: model.cache_shape(), blocks: Vec::new(), length: 0, limit: model.config().n_positions }
     }
 
     /// Number of positions seen.
@@ -73,9 +66,9 @@ impl KvCache {
         self.clone()
     }
 
-    /// Whether it was made for models of this configuration.
-    pub(crate) fn is_for(&self, config: &Config) -> bool {
-        self.shape == shape(config) && self.limit == config.n_positions
+    /// Whether it was made for this model, or one like it.
+    pub(crate) fn is_for(&self, model: &Model) -> bool {
+        self.shape == model.cache_shape() && self.limit == model.config().n_positions
     }
 
     /// Makes the next `count` positions writable: allocates blocks, and copies those that are shared.
@@ -93,9 +86,4 @@ impl KvCache {
         self.length += count;
         debug_assert!(self.length <= self.limit);
     }
-}
-
-/// The sizes of a cache for models of this configuration.
-pub(crate) fn shape(config: &Config) -> CacheShape {
-    CacheShape { layers: config.n_layer, heads: config.n_head, head_size: config.head_size() }
 }

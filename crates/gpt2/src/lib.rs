@@ -4,7 +4,7 @@
 //! [`Cpu`](gpt2_kernels::Cpu), the seed, and every setting.
 //!
 //! ```
-//! use gpt2::{checkpoint::Checkpoint, config::Config, generate::*, model::Model, tokenizer::*};
+//! use gpt2::{checkpoint::Checkpoint, config::Config, generate::*, model::{Formats, Model}, tokenizer::*};
 //! use gpt2_kernels::{Cpu, Kernels};
 //! use std::path::Path;
 //!
@@ -14,7 +14,7 @@
 //! # */
 //! let config = Config::from_json(&std::fs::read(folder.join("config.json"))?)?;
 //! let checkpoint = Checkpoint::open(folder)?;
-//! let model = Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, &mut |_, _| ())?;
+//! let model = Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, Formats::default(), &mut |_, _| ())?;
 //! let tokenizer = Tokenizer::from_directory(folder)?;
 //!
 //! let prompt = tokenizer.encode("Once upon a time", SpecialTokens::Parse)?;

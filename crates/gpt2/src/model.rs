@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
-use gpt2_kernels::attention::{self, Layer};
-use gpt2_kernels::{Cpu, Rows, RowsMut, ops};
+use gpt2_kernels::attention::{self, CacheFormat, CacheShape, Layer};
+use gpt2_kernels::ops::{self, Epilogue};
+use gpt2_kernels::{Activation, Cpu, Rows, RowsMut, Scratch, WeightFormat};
 use thiserror::Error;
 
-use crate::cache::{self, KvCache};
+use crate::cache::KvCache;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::Config;
 use crate::logits::Logits;
@@ -23,11 +24,36 @@ use crate::workspace::Workspace;
 pub struct Model {
     config: Config,
     weights: Weights,
+    cache_format: CacheFormat,
     cpu: Cpu,
 }
 
+/// How numbers are held in memory. What is computed with them is `f32` always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// The matrices.
+    pub weights: WeightFormat,
+    /// Keys and values of past positions.
+    pub cache: CacheFormat,
+}
+
+impl Default for Formats {
+    /// What the checkpoint's arithmetic asks for: `f32` throughout.
+    fn default() -> Self {
+        WeightFormat::F32.into()
+    }
+}
+
+impl From<WeightFormat> for Formats {
+    /// Chooses the cache's format for that of the weights: `f32` for `f32`, else `f16`.
+    fn from(weights: WeightFormat) -> Self {
+        let cache = if weights == WeightFormat::F32 { CacheFormat::F32 } else { CacheFormat::F16 };
+        Self { weights, cache }
+    }
+}
+
 impl Model {
-    /// Loads the weights of a checkpoint; `progress` is told how many bytes of how many are done.
+    /// Loads the weights of a checkpoint into a format; `progress` is told how many bytes of how many are done.
     ///
     /// # Errors
     /// If the checkpoint does not hold exactly the tensors that the configuration asks for.
@@ -38,11 +64,12 @@ impl Model {
         cpu: Cpu,
         config: Config,
         checkpoint: &Checkpoint,
+        formats: Formats,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, CheckpointError> {
         config.validate().expect("a configuration must be valid");
-        let weights = Weights::load(&cpu, &config, checkpoint, progress)?;
-        Ok(Self { config, weights, cpu })
+        let weights = Weights::load(&cpu, &config, checkpoint, formats.weights, progress)?;
+        Ok(Self { config, weights, cache_format: formats.cache, cpu })
     }
 
     /// The sizes and options of the model.
@@ -55,6 +82,12 @@ impl Model {
     #[must_use]
     pub fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// How weights and past positions are held.
+    #[must_use]
+    pub fn formats(&self) -> Formats {
+        Formats { weights: self.weights.format(), cache: self.cache_format }
     }
 
     /// What the model computes on.
@@ -86,7 +119,7 @@ impl Model {
         work: &'w mut Workspace,
         probe: &mut impl Probe,
     ) -> Logits<'w> {
-        let Self { config, weights, cpu } = self;
+        let Self { config, weights, cpu, .. } = self;
         let epsilon = config.layer_norm_epsilon;
         let (tokens, wanted) = self.place(steps, work);
 
@@ -101,11 +134,11 @@ impl Model {
 
         for (index, block) in weights.h.iter().enumerate() {
             let Workspace { residual, normed, qkv, hidden, branch, batch, scratch, .. } = work;
-            let layer = Layer { shape: cache::shape(config), index, scale: config.attention_scale(index) };
+            let layer = Layer { shape: self.cache_shape(), index, scale: config.attention_scale(index) };
 
             norm(cpu, residual.rows(tokens), &block.ln_1, epsilon, normed.rows_mut(tokens));
             probe.observe(Site::Ln1(index), normed.rows(tokens));
-            linear(cpu, normed.rows(tokens), &block.c_attn, qkv.rows_mut(tokens));
+            linear(cpu, normed.rows(tokens), &block.c_attn, None, qkv.rows_mut(tokens), scratch);
             let qkv = qkv.rows(tokens);
             probe.observe(Site::Qkv(index), qkv);
             for step in &mut *steps {
@@ -119,16 +152,16 @@ impl Model {
             if probe.wants_attention(index) {
                 self.show_attention(steps, layer, qkv, probe);
             }
-            linear(cpu, normed.rows(tokens), &block.attn_c_proj, branch.rows_mut(tokens));
+            linear(cpu, normed.rows(tokens), &block.attn_c_proj, None, branch.rows_mut(tokens), scratch);
             probe.observe(Site::Attention(index), branch.rows(tokens));
             ops::add(cpu, residual.rows_mut(tokens), branch.rows(tokens));
 
             norm(cpu, residual.rows(tokens), &block.ln_2, epsilon, normed.rows_mut(tokens));
             probe.observe(Site::Ln2(index), normed.rows(tokens));
-            linear(cpu, normed.rows(tokens), &block.c_fc, hidden.rows_mut(tokens));
-            ops::activate(cpu, config.activation, hidden.rows_mut(tokens));
+            let activation = Some(config.activation);
+            linear(cpu, normed.rows(tokens), &block.c_fc, activation, hidden.rows_mut(tokens), scratch);
             probe.observe(Site::Hidden(index), hidden.rows(tokens));
-            linear(cpu, hidden.rows(tokens), &block.mlp_c_proj, branch.rows_mut(tokens));
+            linear(cpu, hidden.rows(tokens), &block.mlp_c_proj, None, branch.rows_mut(tokens), scratch);
             probe.observe(Site::Mlp(index), branch.rows(tokens));
             ops::add(cpu, residual.rows_mut(tokens), branch.rows(tokens));
             probe.observe(Site::Residual(index), residual.rows(tokens));
@@ -141,7 +174,9 @@ impl Model {
         steps.iter_mut().for_each(Step::finish);
         norm(cpu, work.branch.rows(wanted), &weights.ln_f, epsilon, work.normed.rows_mut(wanted));
         probe.observe(Site::LnF, work.normed.rows(wanted));
-        ops::matmul(cpu, work.normed.rows(wanted), weights.head(), None, work.logits.rows_mut(wanted));
+        let Workspace { normed, logits, scratch, .. } = work;
+        let (normed, head) = (normed.rows(wanted), weights.head());
+        ops::matmul(cpu, normed, head, Epilogue::default(), logits.rows_mut(wanted), scratch);
         probe.observe(Site::Logits, work.logits.rows(wanted));
         Logits::new(&mut work.logits, wanted)
     }
@@ -150,7 +185,7 @@ impl Model {
     fn place(&self, steps: &mut [Step<'_>], work: &mut Workspace) -> (usize, usize) {
         work.batch.clear();
         for step in &mut *steps {
-            assert!(step.cache.is_for(&self.config), "a step for a model of other sizes");
+            assert!(step.cache.is_for(self), "a step for a model of other sizes");
             step.first_row = work.batch.push(step.past(), step.tokens.len());
         }
         let (tokens, wanted) = (work.batch.rows(), steps.iter().map(|step| step.wanted_rows().len()).sum());
@@ -169,6 +204,12 @@ impl Model {
             Some((index, &id)) => Err(StepError::Token { id, index, vocabulary }),
             None => Ok(()),
         }
+    }
+
+    /// The sizes of a cache for this model.
+    pub(crate) fn cache_shape(&self) -> CacheShape {
+        let Config { n_layer: layers, n_head: heads, .. } = self.config;
+        CacheShape { layers, heads, head_size: self.config.head_size(), format: self.cache_format }
     }
 
     fn show_attention(&self, steps: &[Step<'_>], layer: Layer, qkv: Rows<'_>, probe: &mut impl Probe) {
@@ -190,8 +231,16 @@ fn norm(cpu: &Cpu, x: Rows<'_>, ln: &LayerNorm, epsilon: f32, out: RowsMut<'_>) 
     ops::layer_norm(cpu, x, &ln.weight, &ln.bias, epsilon, out);
 }
 
-fn linear(cpu: &Cpu, x: Rows<'_>, linear: &Linear, out: RowsMut<'_>) {
-    ops::matmul(cpu, x, &linear.weight, Some(&linear.bias), out);
+fn linear(
+    cpu: &Cpu,
+    x: Rows<'_>,
+    linear: &Linear,
+    activation: Option<Activation>,
+    out: RowsMut<'_>,
+    scratch: &mut Scratch,
+) {
+    let epilogue = Epilogue { bias: Some(&linear.bias), activation };
+    ops::matmul(cpu, x, &linear.weight, epilogue, out, scratch);
 }
 
 /// The token and the position of a row of the batch.
@@ -270,7 +319,7 @@ impl<'a> Step<'a> {
         cache: &'a mut KvCache,
         want: Want,
     ) -> Result<Self, StepError> {
-        assert!(cache.is_for(&model.config), "a cache for a model of other sizes");
+        assert!(cache.is_for(model), "a cache for a model of other sizes");
         if tokens.is_empty() {
             return Err(StepError::Empty);
         }

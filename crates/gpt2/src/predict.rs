@@ -25,7 +25,7 @@ pub struct Candidate {
 /// If there are no tokens, one is outside the vocabulary, they do not fit into the context, or the
 /// model's weights are damaged.
 pub fn next_tokens(model: &Model, tokens: &[u32], k: usize) -> Result<Vec<Candidate>, StepError> {
-    let mut cache = KvCache::new(model.config());
+    let mut cache = KvCache::new(model);
     let mut work = Workspace::new(model, tokens.len().min(PREFILL_CHUNK), 1);
     prefill(model, tokens, &mut cache, &mut work)?;
     let logits = work.logits(1).row(0);

@@ -116,7 +116,7 @@ fn score_window(
     if start == scores.len() {
         scores.push(TokenScore { id: window[0], logprob: None, rank: None });
     }
-    let mut cache = KvCache::new(model.config());
+    let mut cache = KvCache::new(model);
     for (chunk_index, chunk) in window.chunks(CHUNK).enumerate() {
         let first = chunk_index * CHUNK;
         let step = Step::new(model, chunk, &mut cache, Want::All)?;

@@ -1,6 +1,6 @@
 //! The parameters of a model, packed for the kernels.
 
-use gpt2_kernels::{Cpu, Matrix, Source};
+use gpt2_kernels::{Cpu, Matrix, Source, WeightFormat};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Embeddings, TensorView, expected_tensors};
 use crate::config::Config;
@@ -56,7 +56,7 @@ pub struct LayerNorm {
 }
 
 impl Weights {
-    /// Reads and packs every tensor; `progress` is told after each how many bytes of how many are done.
+    /// Reads every tensor and packs the matrices into `format`; `progress` is told after each how many bytes of how many are done.
     ///
     /// # Errors
     /// If a tensor is missing, has the wrong shape or a number format that is not supported, or if
@@ -65,12 +65,13 @@ impl Weights {
         cpu: &Cpu,
         config: &Config,
         checkpoint: &Checkpoint,
+        format: WeightFormat,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, CheckpointError> {
         checkpoint.check(config)?;
         let embeddings = checkpoint.embeddings(config)?;
         let total = bytes_to_read(config, checkpoint, &embeddings);
-        let mut loader = Loader { cpu, checkpoint, progress, done: 0, total };
+        let mut loader = Loader { cpu, checkpoint, format, progress, done: 0, total };
         let c = config.n_embd;
         // The largest tensors first: their bytes on disk are released before the others are packed.
         let wte = loader.by_output(&embeddings.wte);
@@ -99,16 +100,22 @@ impl Weights {
         self.lm_head.as_ref().unwrap_or(&self.wte)
     }
 
+    /// How the matrices are held.
+    #[must_use]
+    pub fn format(&self) -> WeightFormat {
+        self.wte.format()
+    }
+
     /// Bytes that decoding one token at batch 1 reads: every matrix once, `wte` as the head only.
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
         let block = |block: &Block| {
             [&block.c_attn, &block.attn_c_proj, &block.c_fc, &block.mlp_c_proj]
-                .map(|l| l.weight.bytes())
+                .map(|l| l.weight.as_bytes().len())
                 .iter()
                 .sum::<usize>()
         };
-        self.head().bytes() + self.h.iter().map(block).sum::<usize>()
+        self.head().as_bytes().len() + self.h.iter().map(block).sum::<usize>()
     }
 }
 
@@ -124,6 +131,7 @@ fn bytes_to_read(config: &Config, checkpoint: &Checkpoint, embeddings: &Embeddin
 struct Loader<'a> {
     cpu: &'a Cpu,
     checkpoint: &'a Checkpoint,
+    format: WeightFormat,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
     total: u64,
@@ -147,7 +155,8 @@ impl Loader<'_> {
     /// A `Conv1D`: stored `[inputs][outputs]`.
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, CheckpointError> {
         let view = self.checkpoint.tensor(&format!("{name}.weight"), &[inputs, outputs])?;
-        let weight = Matrix::pack(self.cpu, Source::by_input(view.bytes, view.dtype, inputs, outputs));
+        let source = Source::by_input(view.bytes, view.dtype, inputs, outputs);
+        let weight = Matrix::pack(self.cpu, source, self.format);
         self.consumed(&view);
         let bias = self.vector(&format!("{name}.bias"), &[outputs])?;
         Ok(Linear { weight, bias })
@@ -156,7 +165,8 @@ impl Loader<'_> {
     /// An embedding or a head: stored `[V][C]`.
     fn by_output(&mut self, view: &TensorView<'_>) -> Matrix {
         let (outputs, inputs) = (view.shape[0], view.shape[1]);
-        let matrix = Matrix::pack(self.cpu, Source::by_output(view.bytes, view.dtype, inputs, outputs));
+        let source = Source::by_output(view.bytes, view.dtype, inputs, outputs);
+        let matrix = Matrix::pack(self.cpu, source, self.format);
         self.consumed(view);
         matrix
     }

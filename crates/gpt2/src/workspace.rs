@@ -1,7 +1,7 @@
 //! The buffers of a forward pass, allocated once and used for every pass.
 
-use gpt2_kernels::attention::{Batch, Scratch};
-use gpt2_kernels::{RowBuffer, Rows};
+use gpt2_kernels::attention::Batch;
+use gpt2_kernels::{RowBuffer, Rows, Scratch};
 
 use crate::model::Model;
 
@@ -25,6 +25,7 @@ impl Workspace {
     #[must_use]
     pub fn new(model: &Model, tokens: usize, wanted: usize) -> Self {
         let config = model.config();
+        let inputs = config.n_embd.max(config.n_inner);
         Self {
             residual: RowBuffer::new(tokens, config.n_embd),
             normed: RowBuffer::new(tokens, config.n_embd),
@@ -33,7 +34,7 @@ impl Workspace {
             branch: RowBuffer::new(tokens, config.n_embd),
             logits: RowBuffer::new(wanted, config.vocab_size),
             batch: Batch::with_capacity(tokens),
-            scratch: Scratch::new(model.cpu().pool.threads(), config.n_positions),
+            scratch: Scratch::new(model.cpu(), model.weights().format(), tokens, inputs, config.n_positions),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::generate::{FinishReason, GenerateError, GeneratedToken, Generation, Settings, TextGeneration};
-use gpt2::model::{Model, StepError};
+use gpt2::model::{Formats, Model, StepError};
 use gpt2::predict::next_tokens;
 use gpt2::process::Processor;
 use gpt2::score::score;
@@ -21,7 +21,8 @@ fn load(folder: &Path) -> Model {
     let config =
         Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
     let checkpoint = Checkpoint::open(folder).expect("checkpoint");
-    Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, &mut |_, _| ()).expect("model")
+    Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, Formats::default(), &mut |_, _| ())
+        .expect("model")
 }
 
 /// A model of 200 positions whose bos and eos tokens are the configuration's.
@@ -278,7 +279,8 @@ fn weights_that_are_no_numbers_are_an_error_and_not_a_text() {
         Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
     let checkpoint = Checkpoint::from_bytes(bytes).expect("checkpoint");
     let model =
-        Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, &mut |_, _| ()).expect("model");
+        Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, Formats::default(), &mut |_, _| ())
+            .expect("model");
 
     let mut generation = Generation::new(&model, &[1, 2, 3], greedy()).expect("generation");
     assert_eq!(generation.next(), Some(Err(StepError::NotFinite { position: 2 })));

@@ -11,7 +11,7 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::generate::{Generation, Settings};
 use gpt2::logits::argmax;
-use gpt2::model::{Model, Step, Want};
+use gpt2::model::{Formats, Model, Step, Want};
 use gpt2::probe::{Probe, Site};
 use gpt2::tokenizer::{SpecialText, SpecialTokens, Tokenizer};
 use gpt2::workspace::Workspace;
@@ -70,7 +70,7 @@ fn load(folder: &Path, kernels: &'static Kernels) -> Model {
     let config =
         Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
     let checkpoint = Checkpoint::open(folder).expect("checkpoint");
-    Model::load(Cpu::new(kernels, 2), config, &checkpoint, &mut |_, _| ()).expect("model")
+    Model::load(Cpu::new(kernels, 2), config, &checkpoint, Formats::default(), &mut |_, _| ()).expect("model")
 }
 
 fn assert_close(found: &[f32], expected: &[f32], what: &str) {
@@ -105,7 +105,7 @@ fn logits_hidden_states_attention_and_greedy_tokens_equal_transformers() {
             for (index, prompt) in expected.prompts.iter().enumerate() {
                 let what = |name: &str| format!("{case}, {}, prompt {index}, {name}", kernels.name());
                 let mut work = Workspace::new(&model, prompt.ids.len(), prompt.ids.len());
-                let mut cache = KvCache::new(model.config());
+                let mut cache = KvCache::new(&model);
                 let mut seen = Seen::default();
                 let step = Step::new(&model, &prompt.ids, &mut cache, Want::All).expect("step");
                 model.forward_probed(&mut [step], &mut work, &mut seen);
@@ -166,7 +166,7 @@ fn the_demo_model_reads_and_writes_as_in_transformers() {
     for (index, prompt) in expected.prompts.iter().enumerate() {
         let ids = tokenizer.encode(&prompt.text, SpecialTokens::Parse).expect("ids");
         assert_eq!(ids, prompt.ids, "{:?}", prompt.text);
-        let mut cache = KvCache::new(model.config());
+        let mut cache = KvCache::new(&model);
         let mut work = Workspace::new(&model, ids.len(), ids.len());
         let step = Step::new(&model, &ids, &mut cache, Want::All).expect("step");
         let logits = model.forward(&mut [step], &mut work);

@@ -10,25 +10,34 @@ use gpt2::cache::KvCache;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::generate::{GeneratedToken, Generation, Settings};
-use gpt2::model::{Model, Step, Want};
+use gpt2::model::{Formats, Model, Step, Want};
 use gpt2::workspace::Workspace;
-use gpt2_kernels::{Cpu, Kernels};
+use gpt2_kernels::attention::CacheFormat;
+use gpt2_kernels::{Cpu, Kernels, WeightFormat};
 use proptest::prelude::*;
 
 fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden").join(case)
 }
 
-fn load(case: &str, kernels: &'static Kernels, threads: usize) -> Model {
+/// Every format of weights with its usual cache, and the other cache with two of them.
+fn formats() -> impl Iterator<Item = Formats> {
+    let (f32, f16) = (CacheFormat::F32, CacheFormat::F16);
+    let others = [(WeightFormat::F32, f16), (WeightFormat::Int8, f32)];
+    let others = others.map(|(weights, cache)| Formats { weights, cache });
+    WeightFormat::ALL.map(Formats::from).into_iter().chain(others)
+}
+
+fn load(case: &str, formats: Formats, kernels: &'static Kernels, threads: usize) -> Model {
     let folder = golden(case);
     let config =
         Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
     let checkpoint = Checkpoint::open(&folder).expect("checkpoint");
-    Model::load(Cpu::new(kernels, threads), config, &checkpoint, &mut |_, _| ()).expect("model")
+    Model::load(Cpu::new(kernels, threads), config, &checkpoint, formats, &mut |_, _| ()).expect("model")
 }
 
-fn fastest(case: &str) -> Model {
-    load(case, Kernels::detect(), 2)
+fn fastest(case: &str, formats: Formats) -> Model {
+    load(case, formats, Kernels::detect(), 2)
 }
 
 fn tokens(count: usize, salt: usize, model: &Model) -> Vec<u32> {
@@ -37,7 +46,7 @@ fn tokens(count: usize, salt: usize, model: &Model) -> Vec<u32> {
 
 /// The bits of the logits of every position, the text fed in pieces of the given sizes.
 fn logits(model: &Model, text: &[u32], pieces: &[usize]) -> Vec<Vec<u32>> {
-    let mut cache = KvCache::new(model.config());
+    let mut cache = KvCache::new(model);
     let mut work = Workspace::new(model, text.len(), text.len());
     let mut rest = text;
     let mut rows = Vec::new();
@@ -58,17 +67,23 @@ fn feed(model: &Model, cache: &mut KvCache, work: &mut Workspace, piece: &[u32],
 
 #[test]
 fn logits_do_not_depend_on_instruction_set_threads_or_chunks() {
-    for case in ["head-24", "head-80", "upcast", "act-gelu", "act-tanh"] {
-        let scalar = load(case, Kernels::by_name("scalar").expect("scalar"), 1);
+    let f32 = ["head-24", "head-80", "upcast", "act-gelu", "act-tanh"].map(|case| (case, Formats::default()));
+    let others = formats().skip(1).map(|formats| ("head-24", formats));
+    for (case, formats) in f32.into_iter().chain(others) {
+        let scalar = load(case, formats, Kernels::by_name("scalar").expect("scalar"), 1);
         let count = scalar.config().n_positions.min(130);
         let text = tokens(count, 1, &scalar);
         let expected = logits(&scalar, &text, &[count]);
         assert_ne!(expected[0], expected[1], "logits that never change prove nothing");
         for kernels in Kernels::available() {
             for threads in [1, 2, 5] {
-                let model = load(case, kernels, threads);
+                let model = load(case, formats, kernels, threads);
                 for pieces in [vec![count], vec![1; count], vec![7, 1, count - 11, 3]] {
-                    let what = format!("{case} {} {threads} threads {} pieces", kernels.name(), pieces.len());
+                    let what = format!(
+                        "{case} {formats:?} {} {threads} threads {} pieces",
+                        kernels.name(),
+                        pieces.len()
+                    );
                     assert!(logits(&model, &text, &pieces) == expected, "{what}");
                 }
             }
@@ -78,14 +93,18 @@ fn logits_do_not_depend_on_instruction_set_threads_or_chunks() {
 
 #[test]
 fn a_sequence_in_a_batch_is_as_if_alone() {
-    let model = fastest("head-24");
+    formats().for_each(in_a_batch_as_if_alone);
+}
+
+fn in_a_batch_as_if_alone(formats: Formats) {
+    let model = fastest("head-24", formats);
     let texts: Vec<Vec<u32>> = [1, 64, 13, 100, 2, 65].iter().map(|&n| tokens(n, n, &model)).collect();
     let alone: Vec<_> = texts.iter().map(|text| logits(&model, text, &[text.len()])).collect();
 
     // Prefill together, then 20 more tokens for each, one at a time, together.
     let total = texts.iter().map(Vec::len).sum();
     let mut work = Workspace::new(&model, total, total);
-    let mut caches: Vec<_> = texts.iter().map(|_| KvCache::new(model.config())).collect();
+    let mut caches: Vec<_> = texts.iter().map(|_| KvCache::new(&model)).collect();
     let steps = texts.iter().zip(&mut caches).map(|(text, cache)| Step::new(&model, text, cache, Want::All));
     let mut steps: Vec<_> = steps.collect::<Result<_, _>>().expect("steps");
     let together = model.forward(&mut steps, &mut work);
@@ -116,11 +135,11 @@ fn a_sequence_in_a_batch_is_as_if_alone() {
 
 #[test]
 fn wanting_fewer_logits_changes_none() {
-    let model = fastest("n-inner");
+    let model = fastest("n-inner", WeightFormat::Int8.into());
     let text = tokens(20, 3, &model);
     let all = logits(&model, &text, &[20]);
     let mut work = Workspace::new(&model, 20, 20);
-    let (mut quiet, mut last) = (KvCache::new(model.config()), KvCache::new(model.config()));
+    let (mut quiet, mut last) = (KvCache::new(&model), KvCache::new(&model));
     let steps = [
         Step::new(&model, &text[..19], &mut quiet, Want::Nothing).expect("step"),
         Step::new(&model, &text[..1], &mut last, Want::Last).expect("step"),
@@ -140,9 +159,9 @@ proptest! {
     /// had ever been fed.
     #[test]
     fn a_cache_forgets_without_a_trace(history in prop::collection::vec((0usize..4, 1usize..70), 1..8)) {
-        let model = fastest("head-24");
+        let model = fastest("head-24", WeightFormat::Int4.into());
         let mut work = Workspace::new(&model, 70, 70);
-        let mut caches = vec![(KvCache::new(model.config()), Vec::<u32>::new())];
+        let mut caches = vec![(KvCache::new(&model), Vec::<u32>::new())];
         for (i, (kind, size)) in history.into_iter().enumerate() {
             let which = size % caches.len();
             let (cache, text) = &mut caches[which];
@@ -184,6 +203,10 @@ fn generate(model: &Model, prompt: &[u32], settings: &Settings) -> Vec<Generated
 
 #[test]
 fn sampled_tokens_do_not_depend_on_machine_or_company() {
+    formats().for_each(sampled_tokens_are_the_same);
+}
+
+fn sampled_tokens_are_the_same(formats: Formats) {
     let settings = Settings {
         seed: 7,
         temperature: 1.3,
@@ -193,7 +216,7 @@ fn sampled_tokens_do_not_depend_on_machine_or_company() {
         eos_token_ids: Some(Vec::new()),
         ..Settings::default()
     };
-    let model = fastest("head-24");
+    let model = fastest("head-24", formats);
     let prompt = tokens(70, 9, &model);
     let expected = generate(&model, &prompt, &settings);
     assert_eq!(expected.len(), 180);
@@ -203,7 +226,7 @@ fn sampled_tokens_do_not_depend_on_machine_or_company() {
     assert_ne!(sequence(&expected, 0), sequence(&expected, 1), "sequences differ");
     for kernels in Kernels::available() {
         for threads in [1, 2] {
-            let other = load("head-24", kernels, threads);
+            let other = load("head-24", formats, kernels, threads);
             assert_eq!(generate(&other, &prompt, &settings), expected, "{} {threads}", kernels.name());
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use gpt2::cache::KvCache;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::model::{Model, Step, StepError, Want};
+use gpt2::model::{Formats, Model, Step, StepError, Want};
 use gpt2::predict::next_tokens;
 use gpt2::score::{score, score_strided};
 use gpt2::workspace::Workspace;
@@ -17,7 +17,8 @@ fn model() -> Model {
     let config =
         Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
     let checkpoint = Checkpoint::open(&folder).expect("checkpoint");
-    Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, &mut |_, _| ()).expect("model")
+    Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, Formats::default(), &mut |_, _| ())
+        .expect("model")
 }
 
 fn text(length: usize) -> Vec<u32> {
@@ -26,7 +27,7 @@ fn text(length: usize) -> Vec<u32> {
 
 /// The log-softmax of every position, in `f64`.
 fn log_probabilities(model: &Model, tokens: &[u32]) -> Vec<Vec<f64>> {
-    let mut cache = KvCache::new(model.config());
+    let mut cache = KvCache::new(model);
     let mut work = Workspace::new(model, tokens.len(), tokens.len());
     let step = Step::new(model, tokens, &mut cache, Want::All).expect("step");
     let logits = model.forward(&mut [step], &mut work);

@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let machine_gigabytes_per_second = read_bandwidth(model.cpu(), model.weights().bytes_per_token()) / 1e9;
     let record = Record {
         model: &files.name,
-        dtype: options.dtype.name(),
+        dtype: options.dtype.format().name(),
         kernels: model.cpu().kernels.name(),
         threads: model.cpu().pool.threads(),
         prompt_tokens,
@@ -175,7 +175,7 @@ fn measure(model: &Model, arguments: &Arguments) -> Run {
     let prompts: Vec<Vec<u32>> = (0..batch)
         .map(|index| prompt(prompt_tokens, prompt_seed(index, batch), model.config().vocab_size))
         .collect();
-    let mut caches: Vec<KvCache> = prompts.iter().map(|_| KvCache::new(model.config())).collect();
+    let mut caches: Vec<KvCache> = prompts.iter().map(|_| KvCache::new(model)).collect();
     let mut work = Workspace::new(model, prompt_tokens.min(CHUNK).max(batch), batch);
     let mut tokens: Vec<Vec<u32>> = vec![Vec::with_capacity(new_tokens); batch];
 
@@ -254,7 +254,7 @@ fn read_bandwidth(cpu: &Cpu, bytes: usize) -> f64 {
     const PASSES: usize = 8;
     /// Large enough that no cache helps; larger models need no larger buffer.
     const MOST: usize = 1 << 29;
-    let mut buffer = AlignedVec::zeroed(bytes.min(MOST) / size_of::<f32>());
+    let mut buffer: AlignedVec = AlignedVec::zeroed(bytes.min(MOST) / size_of::<f32>());
     // Not zeros, which the system need not back with memory of their own.
     buffer.fill(1.0);
     let pass = || {

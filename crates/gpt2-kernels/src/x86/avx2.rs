@@ -1,52 +1,114 @@
-//! The row `avx2`: AVX2 and FMA.
+//! The row `avx2`: AVX2, FMA and F16C.
 //!
 //! A panel is eight registers wide, half of all there are: the panel is passed over in strips of
 //! columns, two registers wide for three rows and more, so that six rows make 12 accumulators.
+//!
+//! Bytes are multiplied as 16-bit integers: the even ones of a group of four, then the odd ones, each
+//! pair of products added exactly. The instruction that multiplies bytes would saturate.
 
 use std::arch::x86_64::{
-    __m256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    __m256, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_storeu_si256,
 };
+
+use half::{bf16, f16};
 
 use crate::PANEL;
 use crate::math::Activation;
+use crate::quant::{self, Int4Block, Int8Block, LEVELS, Part, QuantizedBlock};
 use crate::scalar;
 use crate::table::{Kernels, Tile};
 
-static KERNELS: Kernels =
-    Kernels { name: "avx2", accumulate, layer_norm, add, activate, exp_weights, exp_sum, read };
+static KERNELS: Kernels = Kernels {
+    name: "avx2",
+    accumulate_f32,
+    accumulate_bf16,
+    accumulate_f16,
+    accumulate_int8,
+    accumulate_int4,
+    widen_bf16,
+    expand_int4,
+    quantize,
+    pack_int8,
+    pack_int4,
+    layer_norm,
+    add,
+    activate,
+    exp_weights,
+    exp_sum,
+    read,
+};
 
 /// The row, if this machine has its instructions.
 pub(crate) fn kernels() -> Option<&'static Kernels> {
-    (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&KERNELS)
+    let present = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    present.then_some(&KERNELS)
 }
 
 /// Rows computed together at most.
 const ROWS: usize = 6;
+/// Outputs in a register.
+const LANES: usize = 8;
 
 /// # Safety
 /// The machine must have AVX2 and FMA, and the tile must be valid.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn accumulate(tile: &Tile<'_>) {
-    if tile.rows == 0 {
-        return;
-    }
-    let groups = tile.rows.div_ceil(ROWS);
-    let size = tile.rows.div_ceil(groups);
-    let mut first = 0;
-    while first < tile.rows {
-        let rows = size.min(tile.rows - first);
+unsafe fn accumulate_f32(tile: &Tile<'_, f32, [f32; PANEL]>) {
+    let load = |weights: &[f32; PANEL], column: usize| {
+        // SAFETY: eight of the panel's 64 floats, from a multiple of eight on.
+        unsafe { _mm256_loadu_ps(weights.as_ptr().add(column)) }
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load) }
+}
+
+/// # Safety
+/// The machine must have AVX2 and FMA, and the tile must be valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn accumulate_bf16(tile: &Tile<'_, f32, [bf16; PANEL]>) {
+    let load = |weights: &[bf16; PANEL], column: usize| {
+        // SAFETY: eight of the panel's 64 values, from a multiple of eight on.
+        let halves = unsafe { _mm_loadu_si128(weights.as_ptr().add(column).cast()) };
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load) }
+}
+
+/// # Safety
+/// The machine must have AVX2, FMA and F16C, and the tile must be valid.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn accumulate_f16(tile: &Tile<'_, f32, [f16; PANEL]>) {
+    let load = |weights: &[f16; PANEL], column: usize| {
+        // SAFETY: eight of the panel's 64 values, from a multiple of eight on.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(weights.as_ptr().add(column).cast()) })
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load) }
+}
+
+/// # Safety
+/// The machine must have AVX2 and FMA, and the tile must be valid.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn accumulate<W>(tile: &Tile<'_, f32, W>, load: impl Fn(&W, usize) -> __m256) {
+    for (first, rows) in tile.groups(ROWS) {
         // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
         unsafe {
             match rows {
-                1 => accumulate_rows::<1, 8>(tile, first),
-                2 => accumulate_rows::<2, 4>(tile, first),
-                3 => accumulate_rows::<3, 2>(tile, first),
-                4 => accumulate_rows::<4, 2>(tile, first),
-                5 => accumulate_rows::<5, 2>(tile, first),
-                _ => accumulate_rows::<ROWS, 2>(tile, first),
+                1 => accumulate_rows::<1, 8, W>(tile, first, &load),
+                2 => accumulate_rows::<2, 4, W>(tile, first, &load),
+                3 => accumulate_rows::<3, 2, W>(tile, first, &load),
+                4 => accumulate_rows::<4, 2, W>(tile, first, &load),
+                5 => accumulate_rows::<5, 2, W>(tile, first, &load),
+                _ => accumulate_rows::<ROWS, 2, W>(tile, first, &load),
             }
         }
-        first += rows;
     }
 }
 
@@ -55,24 +117,25 @@ unsafe fn accumulate(tile: &Tile<'_>) {
 /// # Safety
 /// The machine must have AVX2 and FMA; rows `first..first + M` of the tile must be valid.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn accumulate_rows<const M: usize, const N: usize>(tile: &Tile<'_>, first: usize) {
-    // SAFETY: the tile vouches for `rows` rows of x and out; `first + M` is at most that.
-    let x: [*const f32; M] = std::array::from_fn(|r| unsafe { tile.x.add((first + r) * tile.x_stride) });
-    // SAFETY: as above.
-    let out: [*mut f32; M] = std::array::from_fn(|r| unsafe { tile.out.add((first + r) * tile.out_stride) });
-    for column in (0..PANEL).step_by(8 * N) {
+unsafe fn accumulate_rows<const M: usize, const N: usize, W>(
+    tile: &Tile<'_, f32, W>,
+    first: usize,
+    load: &impl Fn(&W, usize) -> __m256,
+) {
+    let x: [*const f32; M] = std::array::from_fn(|r| tile.x(first + r));
+    let out: [*mut f32; M] = std::array::from_fn(|r| tile.out(first + r));
+    for column in (0..PANEL).step_by(LANES * N) {
         let mut sums: [[__m256; N]; M] = [[_mm256_setzero_ps(); N]; M];
         for (sums, &out) in sums.iter_mut().zip(&out) {
             for (lane, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: `column + 8 * lane` and the seven floats behind it are inside the panel.
-                *sum = unsafe { _mm256_loadu_ps(out.add(column + 8 * lane)) };
+                *sum = unsafe { _mm256_loadu_ps(out.add(column + LANES * lane)) };
             }
         }
         for (k, weights) in tile.panel.iter().enumerate() {
             let mut lanes = [_mm256_setzero_ps(); N];
             for (lane, weight) in lanes.iter_mut().enumerate() {
-                // SAFETY: as above; `weights` is a panel's 64 floats.
-                *weight = unsafe { _mm256_loadu_ps(weights.as_ptr().add(column + 8 * lane)) };
+                *weight = load(weights, column + LANES * lane);
             }
             for (sums, &x) in sums.iter_mut().zip(&x) {
                 // SAFETY: k is below `panel.len()`, the length of a row of x.
@@ -85,38 +148,182 @@ unsafe fn accumulate_rows<const M: usize, const N: usize>(tile: &Tile<'_>, first
         for (sums, &out) in sums.iter().zip(&out) {
             for (lane, &sum) in sums.iter().enumerate() {
                 // SAFETY: as for the loads; no one else writes this tile.
-                unsafe { _mm256_storeu_ps(out.add(column + 8 * lane), sum) };
+                unsafe { _mm256_storeu_ps(out.add(column + LANES * lane), sum) };
             }
         }
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
+/// # Safety
+/// The machine must have AVX2, FMA and F16C, and the tile must be valid.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn accumulate_int8(tile: &Tile<'_, QuantizedBlock, Int8Block>) {
+    for (first, rows) in tile.groups(ROWS) {
+        for (index, block) in tile.panel.iter().enumerate() {
+            // SAFETY: `first + rows` is at most `tile.rows`, `index` below `panel.len()`, the tile valid.
+            unsafe { accumulate_block(tile, first, rows, index, block) }
+        }
+    }
+}
+
+/// # Safety
+/// The machine must have AVX2, FMA and F16C, and the tile must be valid.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn accumulate_int4(tile: &Tile<'_, QuantizedBlock, Int4Block>) {
+    for (first, rows) in tile.groups(ROWS) {
+        for (index, block) in tile.panel.iter().enumerate() {
+            let mut expanded = Int8Block::zeroed();
+            expand_int4(std::slice::from_ref(block), std::slice::from_mut(&mut expanded));
+            // SAFETY: `first + rows` is at most `tile.rows`, `index` below `panel.len()`, the tile valid.
+            unsafe { accumulate_block(tile, first, rows, index, &expanded) }
+        }
+    }
+}
+
+/// # Safety
+/// The machine must have AVX2, FMA and F16C; rows `first..first + rows` of the tile must be valid and longer
+/// than `index`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn accumulate_block<W>(
+    tile: &Tile<'_, QuantizedBlock, W>,
+    first: usize,
+    rows: usize,
+    index: usize,
+    block: &Int8Block,
+) {
+    // SAFETY: these are the caller's own conditions.
+    unsafe {
+        match rows {
+            1 => accumulate_block_rows::<1, 4, W>(tile, first, index, block),
+            2 => accumulate_block_rows::<2, 2, W>(tile, first, index, block),
+            3 => accumulate_block_rows::<3, 2, W>(tile, first, index, block),
+            4 => accumulate_block_rows::<4, 1, W>(tile, first, index, block),
+            5 => accumulate_block_rows::<5, 1, W>(tile, first, index, block),
+            _ => accumulate_block_rows::<ROWS, 1, W>(tile, first, index, block),
+        }
+    }
+}
+
+/// Computes one block of M rows in strips of N registers.
+///
+/// # Safety
+/// The machine must have AVX2, FMA and F16C; rows `first..first + M` of the tile must be valid and longer than
+/// `index`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn accumulate_block_rows<const M: usize, const N: usize, W>(
+    tile: &Tile<'_, QuantizedBlock, W>,
+    first: usize,
+    index: usize,
+    block: &Int8Block,
+) {
+    // SAFETY: `index` is below the length of a row of x.
+    let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });
+    let even = _mm256_set1_epi16(0xff);
+    for column in (0..PANEL).step_by(LANES * N) {
+        let mut dots: [[__m256i; N]; M] = std::array::from_fn(|r| [_mm256_set1_epi32(x[r].correction); N]);
+        for (group, values) in block.values.iter().enumerate() {
+            let mut pairs = [[_mm256_setzero_si256(); 2]; N];
+            for (lane, pairs) in pairs.iter_mut().enumerate() {
+                // SAFETY: eight of the 64 outputs' groups of four bytes.
+                let bytes = unsafe { _mm256_loadu_si256(values.as_ptr().add(column + LANES * lane).cast()) };
+                *pairs = [_mm256_and_si256(bytes, even), _mm256_srli_epi16::<8>(bytes)];
+            }
+            for (dots, x) in dots.iter_mut().zip(&x) {
+                let x = x.values.as_chunks::<4>().0[group].map(|x| x as u8);
+                let bytes = _mm256_set1_epi32(i32::from_le_bytes(x));
+                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
+                let odd = _mm256_srai_epi16::<8>(bytes);
+                for (dot, pairs) in dots.iter_mut().zip(&pairs) {
+                    let products =
+                        _mm256_add_epi32(_mm256_madd_epi16(pairs[0], even), _mm256_madd_epi16(pairs[1], odd));
+                    *dot = _mm256_add_epi32(*dot, products);
+                }
+            }
+        }
+        for lane in 0..N {
+            let column = column + LANES * lane;
+            // SAFETY: eight of the 64 scales.
+            let scale = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(block.scales.as_ptr().add(column).cast()) });
+            for (r, (dots, x)) in dots.iter().zip(&x).enumerate() {
+                let out = tile.out(first + r).wrapping_add(column);
+                let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.scale));
+                // SAFETY: eight of the 64 outputs of a row, which no one else writes.
+                unsafe {
+                    let sum = _mm256_loadu_ps(out);
+                    _mm256_storeu_ps(out, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[lane]), scale, sum));
+                }
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn expand_int4(panel: &[Int4Block], out: &mut [Int8Block]) {
+    // SAFETY: sixteen bytes are read from an array of sixteen.
+    let levels = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(LEVELS.as_ptr().cast()) });
+    let low = _mm256_set1_epi8(15);
+    for (block, out) in panel.iter().zip(out) {
+        for (values, pair) in block.values.iter().zip(out.values.as_chunks_mut::<2>().0) {
+            for lane in (0..PANEL).step_by(LANES) {
+                // SAFETY: eight of the 64 outputs' groups of four bytes, here and below.
+                let bytes = unsafe { _mm256_loadu_si256(values.as_ptr().add(lane).cast()) };
+                for (group, nibbles) in pair.iter_mut().zip([bytes, _mm256_srli_epi16::<4>(bytes)]) {
+                    let expanded = _mm256_shuffle_epi8(levels, _mm256_and_si256(nibbles, low));
+                    // SAFETY: as above.
+                    unsafe { _mm256_storeu_si256(group.as_mut_ptr().add(lane).cast(), expanded) };
+                }
+            }
+        }
+        out.scales = block.scales;
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
+    scalar::widen_bf16(panel, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
+    quant::quantize(x, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack_int8(part: &Part, out: &mut Int8Block) {
+    quant::pack_int8(part, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack_int4(part: &Part, out: &mut Int4Block) {
+    quant::pack_int4(part, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
 fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
     scalar::layer_norm(x, weight, bias, epsilon, out);
 }
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn add(x: &mut [f32], y: &[f32]) {
     scalar::add(x, y);
 }
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn activate(activation: Activation, x: &mut [f32]) {
     scalar::activate(activation, x);
 }
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn exp_weights(x: &mut [f32], scale: f32) -> f32 {
     scalar::exp_weights(x, scale)
 }
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn exp_sum(x: &[f32]) -> (f32, f32) {
     scalar::exp_sum(x)
 }
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn read(x: &[f32]) -> f32 {
     scalar::read(x)
 }

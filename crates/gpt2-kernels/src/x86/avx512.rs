@@ -1,74 +1,128 @@
 //! The row `avx512`: AVX-512 F, BW, VL, DQ and FMA.
 //!
 //! A panel is four registers wide. Six rows of it make 24 accumulators, which leaves eight
-//! registers for the weights and the broadcast inputs.
+//! registers for the weights and the broadcast inputs. The products of bytes are those of `avx2`:
+//! processors of this kind without VNNI have little more to offer them.
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
     _mm512_storeu_ps,
 };
 
+use half::{bf16, f16};
+
+use super::avx2;
+use crate::PANEL;
 use crate::math::Activation;
+use crate::quant::{self, Int4Block, Int8Block, Part, QuantizedBlock};
 use crate::scalar;
 use crate::table::{Kernels, Tile};
 
-static KERNELS: Kernels =
-    Kernels { name: "avx512", accumulate, layer_norm, add, activate, exp_weights, exp_sum, read };
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "avx512",
+    accumulate_f32,
+    accumulate_bf16,
+    accumulate_f16,
+    accumulate_int8: avx2::accumulate_int8,
+    accumulate_int4: avx2::accumulate_int4,
+    widen_bf16,
+    expand_int4: avx2::expand_int4,
+    quantize,
+    pack_int8,
+    pack_int4,
+    layer_norm,
+    add,
+    activate,
+    exp_weights,
+    exp_sum,
+    read,
+};
 
 /// The row, if this machine has its instructions.
 pub(crate) fn kernels() -> Option<&'static Kernels> {
-    let present = is_x86_feature_detected!("avx512f")
+    let present = avx2::kernels().is_some()
+        && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("fma");
+        && is_x86_feature_detected!("avx512dq");
     present.then_some(&KERNELS)
 }
 
 /// Rows computed together at most.
 const ROWS: usize = 6;
-/// How far ahead of the sums weights are fetched, in floats: 32 steps along k. With several rows the
-/// arithmetic between two steps hides the stream from the hardware's own prefetcher.
-const PREFETCH: usize = 32 * 64;
+/// How far ahead of the sums weights are fetched, in bytes. With several rows the arithmetic between two
+/// steps hides the stream from the hardware's own prefetcher.
+const PREFETCH: usize = 8192;
 /// Registers in a panel.
 const WIDTH: usize = 4;
 
 /// # Safety
 /// The machine must have AVX-512 F, and the tile must be valid.
 #[target_feature(enable = "avx512f,fma")]
-unsafe fn accumulate(tile: &Tile<'_>) {
-    if tile.rows == 0 {
-        return;
-    }
-    // Evenly sized groups: seven rows are 4 + 3, not 6 + 1.
-    let groups = tile.rows.div_ceil(ROWS);
-    let size = tile.rows.div_ceil(groups);
-    let mut first = 0;
-    while first < tile.rows {
-        let rows = size.min(tile.rows - first);
+unsafe fn accumulate_f32(tile: &Tile<'_, f32, [f32; PANEL]>) {
+    let load = |weights: &[f32; PANEL], lane: usize| {
+        // SAFETY: a lane is sixteen of the panel's 64 floats.
+        unsafe { _mm512_loadu_ps(weights.as_ptr().add(16 * lane)) }
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load) }
+}
+
+/// # Safety
+/// The machine must have AVX-512 F, and the tile must be valid.
+#[target_feature(enable = "avx512f,fma")]
+unsafe fn accumulate_bf16(tile: &Tile<'_, f32, [bf16; PANEL]>) {
+    let load = |weights: &[bf16; PANEL], lane: usize| {
+        // SAFETY: a lane is sixteen of the panel's 64 values.
+        let halves = unsafe { _mm256_loadu_si256(weights.as_ptr().add(16 * lane).cast()) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load) }
+}
+
+/// # Safety
+/// The machine must have AVX-512 F, and the tile must be valid.
+#[target_feature(enable = "avx512f,fma")]
+unsafe fn accumulate_f16(tile: &Tile<'_, f32, [f16; PANEL]>) {
+    let load = |weights: &[f16; PANEL], lane: usize| {
+        // SAFETY: a lane is sixteen of the panel's 64 values.
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(weights.as_ptr().add(16 * lane).cast()) })
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load) }
+}
+
+/// # Safety
+/// The machine must have AVX-512 F, and the tile must be valid.
+#[target_feature(enable = "avx512f,fma")]
+unsafe fn accumulate<W>(tile: &Tile<'_, f32, W>, load: impl Fn(&W, usize) -> __m512) {
+    for (first, rows) in tile.groups(ROWS) {
         // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
         unsafe {
             match rows {
-                1 => accumulate_rows::<1>(tile, first),
-                2 => accumulate_rows::<2>(tile, first),
-                3 => accumulate_rows::<3>(tile, first),
-                4 => accumulate_rows::<4>(tile, first),
-                5 => accumulate_rows::<5>(tile, first),
-                _ => accumulate_rows::<ROWS>(tile, first),
+                1 => accumulate_rows::<1, W>(tile, first, &load),
+                2 => accumulate_rows::<2, W>(tile, first, &load),
+                3 => accumulate_rows::<3, W>(tile, first, &load),
+                4 => accumulate_rows::<4, W>(tile, first, &load),
+                5 => accumulate_rows::<5, W>(tile, first, &load),
+                _ => accumulate_rows::<ROWS, W>(tile, first, &load),
             }
         }
-        first += rows;
     }
 }
 
 /// # Safety
 /// The machine must have AVX-512 F; rows `first..first + M` of the tile must be valid.
 #[target_feature(enable = "avx512f,fma")]
-unsafe fn accumulate_rows<const M: usize>(tile: &Tile<'_>, first: usize) {
-    // SAFETY: the tile vouches for `rows` rows of x and out; `first + M` is at most that.
-    let x: [*const f32; M] = std::array::from_fn(|r| unsafe { tile.x.add((first + r) * tile.x_stride) });
-    // SAFETY: as above.
-    let out: [*mut f32; M] = std::array::from_fn(|r| unsafe { tile.out.add((first + r) * tile.out_stride) });
+unsafe fn accumulate_rows<const M: usize, W>(
+    tile: &Tile<'_, f32, W>,
+    first: usize,
+    load: &impl Fn(&W, usize) -> __m512,
+) {
+    let x: [*const f32; M] = std::array::from_fn(|r| tile.x(first + r));
+    let out: [*mut f32; M] = std::array::from_fn(|r| tile.out(first + r));
     let mut sums: [[__m512; WIDTH]; M] = [[_mm512_setzero_ps(); WIDTH]; M];
     for (sums, &out) in sums.iter_mut().zip(&out) {
         for (lane, sum) in sums.iter_mut().enumerate() {
@@ -77,11 +131,13 @@ unsafe fn accumulate_rows<const M: usize>(tile: &Tile<'_>, first: usize) {
         }
     }
     for (k, weights) in tile.panel.iter().enumerate() {
+        for line in (0..size_of::<W>()).step_by(64) {
+            let ahead = std::ptr::from_ref(weights).wrapping_byte_add(PREFETCH + line);
+            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+        }
         let mut lanes = [_mm512_setzero_ps(); WIDTH];
         for (lane, weight) in lanes.iter_mut().enumerate() {
-            _mm_prefetch::<_MM_HINT_T0>(weights.as_ptr().wrapping_add(PREFETCH + 16 * lane).cast());
-            // SAFETY: `weights` is a panel's 64 floats.
-            *weight = unsafe { _mm512_loadu_ps(weights.as_ptr().add(16 * lane)) };
+            *weight = load(weights, lane);
         }
         for (sums, &x) in sums.iter_mut().zip(&x) {
             // SAFETY: k is below `panel.len()`, the length of a row of x.
@@ -97,6 +153,26 @@ unsafe fn accumulate_rows<const M: usize>(tile: &Tile<'_>, first: usize) {
             unsafe { _mm512_storeu_ps(out.add(16 * lane), sum) };
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
+    scalar::widen_bf16(panel, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
+    quant::quantize(x, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn pack_int8(part: &Part, out: &mut Int8Block) {
+    quant::pack_int8(part, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn pack_int4(part: &Part, out: &mut Int4Block) {
+    quant::pack_int4(part, out);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]

@@ -1,4 +1,5 @@
-//! The rows for x86-64: `avx2` and `avx512`.
+//! The rows for x86-64: `avx2`, `avx512` and `avx512-vnni`.
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+pub(crate) mod avx512_vnni;

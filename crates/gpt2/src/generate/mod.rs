@@ -130,7 +130,7 @@ impl<'m> Generation<'m> {
         };
         let count = settings.num_return_sequences;
         let mut work = Workspace::new(model, prompt.len().min(PREFILL_CHUNK).max(count), count);
-        let mut cache = KvCache::new(config);
+        let mut cache = KvCache::new(model);
         prefill(model, prompt, &mut cache, &mut work)?;
         let sequence = || {
             let mut tokens = Vec::with_capacity(limit.tokens);

@@ -1,0 +1,78 @@
+//! Room for what is needed only while something is computed.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::matrix::WeightFormat;
+use crate::quant::{self, Int8Block, QuantizedBlock};
+use crate::{AlignedVec, Cpu, PANEL, attention};
+
+/// Room for products of matrices and for attention, allocated once.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Activations in eight bits, row after row.
+    pub(crate) quantized: AlignedVec<QuantizedBlock>,
+    threads: Vec<Mutex<Thread>>,
+    positions: usize,
+}
+
+/// What one thread needs.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    /// Weights of two bytes as floats: one piece of a panel.
+    pub(crate) wide: AlignedVec<[f32; PANEL]>,
+    /// Weights of four bits in eight: one piece of a panel.
+    pub(crate) expanded: AlignedVec<Int8Block>,
+    /// Attention scores of a group of queries, then the group's results.
+    pub(crate) scores: AlignedVec,
+}
+
+/// Inputs of a panel that many rows are multiplied with together: 32 KiB of floats stay in the nearest cache.
+pub(crate) const WIDE_PIECE: usize = 128;
+/// The same for weights in eight bits, counted in blocks of inputs.
+pub(crate) const INT8_PIECE: usize = 16;
+
+impl Scratch {
+    /// Allocates room for products of up to `rows` rows of up to `inputs` values with matrices of a format, and
+    /// for attention over up to `positions` positions, on all threads of `cpu`.
+    ///
+    /// # Panics
+    /// Panics if the number of values overflows.
+    #[must_use]
+    pub fn new(cpu: &Cpu, format: WeightFormat, rows: usize, inputs: usize, positions: usize) -> Self {
+        let (wide, expanded, quantizes) = match format {
+            WeightFormat::F32 => (0, 0, false),
+            WeightFormat::Bf16 => (WIDE_PIECE, 0, false),
+            WeightFormat::Int8 => (0, 0, true),
+            WeightFormat::Int4 => (0, INT8_PIECE, true),
+        };
+        let blocks = if quantizes { rows.checked_mul(inputs.div_ceil(quant::BLOCK)) } else { Some(0) };
+        let positions = positions.next_multiple_of(attention::BLOCK);
+        let thread = || {
+            Mutex::new(Thread {
+                wide: AlignedVec::zeroed(wide),
+                expanded: AlignedVec::zeroed(expanded),
+                scores: AlignedVec::zeroed(attention::QUERIES * (positions + PANEL)),
+            })
+        };
+        Self {
+            quantized: AlignedVec::zeroed(blocks.expect("the number of values must fit in usize")),
+            threads: (0..cpu.pool.threads()).map(|_| thread()).collect(),
+            positions,
+        }
+    }
+
+    /// Number of positions that attention has room for.
+    pub(crate) fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// Number of threads that have room.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// One thread's room.
+    pub(crate) fn thread(&self, thread: usize) -> MutexGuard<'_, Thread> {
+        self.threads[thread].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

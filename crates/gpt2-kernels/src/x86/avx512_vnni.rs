@@ -1,0 +1,182 @@
+//! The row `avx512-vnni`: `avx512` with the products of bytes of AVX-512 VNNI.
+//!
+//! `vpdpbusd` multiplies four unsigned bytes by four signed ones and adds the products to a 32-bit
+//! sum, without saturation.
+
+use std::arch::x86_64::{
+    __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
+    _mm512_broadcast_i32x4, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_storeu_si512,
+};
+
+use half::f16;
+
+use super::avx512;
+use crate::PANEL;
+use crate::quant::{Int4Block, Int8Block, LEVELS, QuantizedBlock};
+use crate::table::{Kernels, Tile};
+
+static KERNELS: Kernels =
+    Kernels { name: "avx512-vnni", accumulate_int8, accumulate_int4, expand_int4, ..avx512::KERNELS };
+
+/// The row, if this machine has its instructions.
+pub(crate) fn kernels() -> Option<&'static Kernels> {
+    (avx512::kernels().is_some() && is_x86_feature_detected!("avx512vnni")).then_some(&KERNELS)
+}
+
+/// Rows computed together at most.
+const ROWS: usize = 6;
+/// How far ahead of the sums weights are fetched, in bytes.
+const PREFETCH: usize = 8192;
+/// Registers in a panel.
+const WIDTH: usize = 4;
+/// Groups of four inputs in a block.
+const GROUPS: usize = 8;
+
+/// 64 outputs' bytes of four inputs.
+type Lanes = [__m512i; WIDTH];
+
+/// # Safety
+/// The machine must have AVX-512 BW and VNNI, and the tile must be valid.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
+unsafe fn accumulate_int8(tile: &Tile<'_, QuantizedBlock, Int8Block>) {
+    let load = |block: &Int8Block, step: usize| {
+        let group = |group: usize| {
+            let values = block.values[group].as_ptr();
+            // SAFETY: a lane is sixteen of the 64 outputs' groups of four bytes.
+            std::array::from_fn(|lane| unsafe { _mm512_loadu_si512(values.add(16 * lane).cast()) })
+        };
+        [group(2 * step), group(2 * step + 1)]
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load, |block| &block.scales) }
+}
+
+/// # Safety
+/// The machine must have AVX-512 BW and VNNI, and the tile must be valid.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
+unsafe fn accumulate_int4(tile: &Tile<'_, QuantizedBlock, Int4Block>) {
+    let levels = levels();
+    let load = |block: &Int4Block, step: usize| -> [Lanes; 2] {
+        let values = block.values[step].as_ptr();
+        let [mut low, mut high] = [[_mm512_setzero_si512(); WIDTH]; 2];
+        for (lane, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
+            // SAFETY: a lane is sixteen of the 64 outputs' groups of four bytes.
+            let bytes = unsafe { _mm512_loadu_si512(values.add(16 * lane).cast()) };
+            [*low, *high] = expand(bytes, levels);
+        }
+        [low, high]
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate(tile, load, |block| &block.scales) }
+}
+
+/// `load` gives the two groups `2 * step` and `2 * step + 1` of a block.
+///
+/// # Safety
+/// The machine must have AVX-512 BW and VNNI, and the tile must be valid.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
+unsafe fn accumulate<W>(
+    tile: &Tile<'_, QuantizedBlock, W>,
+    load: impl Fn(&W, usize) -> [Lanes; 2],
+    scales: impl Fn(&W) -> &[f16; PANEL],
+) {
+    for (first, rows) in tile.groups(ROWS) {
+        // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
+        unsafe {
+            match rows {
+                1 => accumulate_rows::<1, W>(tile, first, &load, &scales),
+                2 => accumulate_rows::<2, W>(tile, first, &load, &scales),
+                3 => accumulate_rows::<3, W>(tile, first, &load, &scales),
+                4 => accumulate_rows::<4, W>(tile, first, &load, &scales),
+                5 => accumulate_rows::<5, W>(tile, first, &load, &scales),
+                _ => accumulate_rows::<ROWS, W>(tile, first, &load, &scales),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The machine must have AVX-512 BW and VNNI; rows `first..first + M` of the tile must be valid.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
+unsafe fn accumulate_rows<const M: usize, W>(
+    tile: &Tile<'_, QuantizedBlock, W>,
+    first: usize,
+    load: &impl Fn(&W, usize) -> [Lanes; 2],
+    scales: &impl Fn(&W) -> &[f16; PANEL],
+) {
+    let out: [*mut f32; M] = std::array::from_fn(|r| tile.out(first + r));
+    for (index, block) in tile.panel.iter().enumerate() {
+        for line in (0..size_of::<W>()).step_by(64) {
+            let ahead = std::ptr::from_ref(block).wrapping_byte_add(PREFETCH + line);
+            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+        }
+        // SAFETY: `index` is below `panel.len()`, the length of a row of x.
+        let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });
+        let mut dots: [Lanes; M] = std::array::from_fn(|r| [_mm512_set1_epi32(x[r].correction); WIDTH]);
+        for step in 0..GROUPS / 2 {
+            for (half, weights) in load(block, step).into_iter().enumerate() {
+                for (dots, x) in dots.iter_mut().zip(&x) {
+                    let x = x.values.as_chunks::<4>().0[2 * step + half].map(|x| x as u8);
+                    let x = _mm512_set1_epi32(i32::from_le_bytes(x));
+                    for (dot, &weights) in dots.iter_mut().zip(&weights) {
+                        *dot = _mm512_dpbusd_epi32(*dot, weights, x);
+                    }
+                }
+            }
+        }
+        let mut lanes = [_mm512_setzero_ps(); WIDTH];
+        for (lane, scale) in lanes.iter_mut().enumerate() {
+            // SAFETY: a lane is sixteen of the 64 scales.
+            let halves = unsafe { _mm256_loadu_si256(scales(block).as_ptr().add(16 * lane).cast()) };
+            *scale = _mm512_cvtph_ps(halves);
+        }
+        for ((dots, x), &out) in dots.iter().zip(&x).zip(&out) {
+            let x = _mm512_set1_ps(x.scale);
+            for (lane, (&dot, &scale)) in dots.iter().zip(&lanes).enumerate() {
+                // SAFETY: `out` is a row of one panel, four registers wide, that no one else writes.
+                unsafe {
+                    let out = out.add(16 * lane);
+                    let sum = _mm512_loadu_ps(out);
+                    let dot = _mm512_cvtepi32_ps(dot);
+                    _mm512_storeu_ps(out, _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, x), sum));
+                }
+            }
+        }
+    }
+}
+
+/// The table of four-bit weights, once for every sixteen bytes.
+#[target_feature(enable = "avx512f")]
+fn levels() -> __m512i {
+    // SAFETY: sixteen bytes are read from an array of sixteen.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(LEVELS.as_ptr().cast()) })
+}
+
+/// The bytes that stand for the low and the high halves of some bytes.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn expand(bytes: __m512i, levels: __m512i) -> [__m512i; 2] {
+    let low = _mm512_set1_epi8(15);
+    [bytes, _mm512_srli_epi16::<4>(bytes)]
+        .map(|nibbles| _mm512_shuffle_epi8(levels, _mm512_and_si512(nibbles, low)))
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn expand_int4(panel: &[Int4Block], out: &mut [Int8Block]) {
+    let levels = levels();
+    for (block, out) in panel.iter().zip(out) {
+        for (values, pair) in block.values.iter().zip(out.values.as_chunks_mut::<2>().0) {
+            for lane in (0..PANEL).step_by(16) {
+                // SAFETY: a lane is sixteen of the 64 outputs' groups of four bytes, here and below.
+                let bytes = unsafe { _mm512_loadu_si512(values.as_ptr().add(lane).cast()) };
+                for (group, expanded) in pair.iter_mut().zip(expand(bytes, levels)) {
+                    // SAFETY: as above.
+                    unsafe { _mm512_storeu_si512(group.as_mut_ptr().add(lane).cast(), expanded) };
+                }
+            }
+        }
+        out.scales = block.scales;
+    }
+}

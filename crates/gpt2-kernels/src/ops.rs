@@ -59,7 +59,7 @@ pub fn matmul(
     // SAFETY, for every call of the table below: the machine has this row's instructions, for the table gives
     // out no other, and `product` makes valid tiles.
     match matrix.panels() {
-        Panels::F32(data) => product(cpu, floats, matrix, data, WIDE_PIECE, epilogue, out, |tile, _| {
+        Panels::F32(data) => product(cpu, floats, matrix, data, usize::MAX, epilogue, out, |tile, _| {
             // SAFETY: see above.
             unsafe { (kernels.accumulate_f32)(tile) }
         }),
@@ -80,7 +80,7 @@ pub fn matmul(
         Panels::Int8(data) => {
             quantize(cpu, x, scratch);
             let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
-            product(cpu, quantized, matrix, data, INT8_PIECE, epilogue, out, |tile, _| {
+            product(cpu, quantized, matrix, data, usize::MAX, epilogue, out, |tile, _| {
                 // SAFETY: see above.
                 unsafe { (kernels.accumulate_int8)(tile) }
             });
@@ -147,7 +147,7 @@ fn product<X: Sync, W: Plain>(
             out[bias.len()..].fill(0.0);
         }
         let weights = matrix.panel(data, panel);
-        let piece = if count <= ROWS_PER_PASS { weights.len() } else { piece };
+        let piece = if count <= ROWS_PER_PASS { weights.len() } else { piece.min(weights.len()) };
         for (index, weights) in weights.chunks(piece.max(1)).enumerate() {
             let x = x.get(first * x_stride + index * piece..).unwrap_or_default();
             assert!(count == 0 || (count - 1) * x_stride + weights.len() <= x.len(), "product: rows of x");

@@ -27,7 +27,7 @@ pub(crate) struct Thread {
 }
 
 /// Inputs of a panel that many rows are multiplied with together: 32 KiB of floats stay in the nearest cache.
-pub(crate) const WIDE_PIECE: usize = 128;
+pub(crate) const WIDE_PIECE: usize = 768;
 /// The same for weights in eight bits, counted in blocks of inputs.
 pub(crate) const INT8_PIECE: usize = 16;
 

@@ -41,9 +41,9 @@ fn is_source(file: &File) -> bool {
     is_rust(file) || file.path.ends_with(".py")
 }
 
-/// Whether the file belongs to a crate that talks to people: the command line or this one.
+/// Whether the file belongs to a program, which talks to people: the command line, this one, or a tool.
 fn may_meet_the_user(file: &File) -> bool {
-    file.path.starts_with("crates/gpt2-cli/") || file.path.starts_with("xtask/")
+    ["crates/gpt2-cli/", "xtask/", "tools/"].iter().any(|folder| file.path.starts_with(folder))
 }
 
 /// Over 700 lines means two ideas.
@@ -226,27 +226,30 @@ mod tests {
     }
 
     #[test]
-    fn only_the_command_line_and_tests_meet_the_environment() {
+    fn only_programs_and_tests_meet_the_environment() {
         for (text, expected) in [
             ("let a = std::env::var(x);", &[1][..]),
             ("use std::{env, fs};\nlet a = env::args();", &[2]),
             ("const A: &str = env!(\"A\"); // std::env", &[]),
         ] {
             assert_lines(environment, "crates/gpt2/src/a.rs", text, expected);
-            for path in ["crates/gpt2-cli/src/a.rs", "xtask/src/a.rs", "crates/gpt2/tests/a.rs"] {
+            for path in
+                ["crates/gpt2-cli/src/a.rs", "xtask/src/a.rs", "tools/a/src/a.rs", "crates/gpt2/tests/a.rs"]
+            {
                 assert_lines(environment, path, text, &[]);
             }
         }
     }
 
     #[test]
-    fn only_the_command_line_prints() {
+    fn only_programs_print() {
         for word in PRINTING {
             let text = format!("/// {word}(x)\nfn f() {{ {word}(x) }}");
             assert_lines(printing, "crates/gpt2/src/a.rs", &text, &[2]);
             assert_lines(printing, "crates/gpt2-kernels/tests/a.rs", &text, &[2]);
             assert_lines(printing, "crates/gpt2-cli/src/a.rs", &text, &[]);
             assert_lines(printing, "xtask/src/a.rs", &text, &[]);
+            assert_lines(printing, "tools/a/src/a.rs", &text, &[]);
         }
     }
 

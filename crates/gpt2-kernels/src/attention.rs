@@ -521,15 +521,13 @@ impl<T: Value> Head<'_, T> {
         }
         // The rest of the triangle, row by row.
         for row in 1..count {
-            for position in common..=first + row {
-                let values = self.values(position / BLOCK, strip);
-                let values = &values[position % BLOCK..][..1];
-                self.accumulate(
-                    (&weights[row * stride + position..], stride),
-                    1,
-                    values,
-                    (&mut result[row * PANEL..], PANEL),
-                );
+            let mut position = common;
+            while position <= first + row {
+                let end = (first + row + 1).min((position / BLOCK + 1) * BLOCK);
+                let values = &self.values(position / BLOCK, strip)[position % BLOCK..][..end - position];
+                let weights = &weights[row * stride + position..];
+                self.accumulate((weights, stride), 1, values, (&mut result[row * PANEL..], PANEL));
+                position = end;
             }
         }
     }

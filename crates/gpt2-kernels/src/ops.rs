@@ -10,7 +10,7 @@ use crate::math::{Activation, ln};
 use crate::matrix::Panels;
 use crate::quant;
 use crate::scratch::{INT8_PIECE, WIDE_PIECE};
-use crate::table::Tile;
+use crate::table::{Kernels, Tile};
 use crate::{AlignedVec, Cpu, Matrix, PANEL, Rows, RowsMut, Scratch};
 
 /// Tasks that each thread should find, so that an unlucky one does not hold up the others.
@@ -21,6 +21,9 @@ const VALUES_PER_TASK: usize = 16 * 1024;
 const ROWS_PER_GROUP: usize = 24;
 /// Most rows that are multiplied with weights in one pass over them; more go over them piece by piece.
 const ROWS_PER_PASS: usize = 6;
+
+/// Rows whose outputs are started, summed up and put through the activation before the next ones are: 6 KiB.
+const ROWS_PER_TURN: usize = 24;
 
 /// What a product adds before and does after: `activation(bias + x · matrix)`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,46 +62,42 @@ pub fn matmul(
     // SAFETY, for every call of the table below: the machine has this row's instructions, for the table gives
     // out no other, and `product` makes valid tiles.
     match matrix.panels() {
-        Panels::F32(data) => product(cpu, floats, matrix, data, usize::MAX, epilogue, out, |tile, _| {
+        Panels::F32(data) => product(cpu, floats, matrix, data, usize::MAX, epilogue, out, |part| {
             // SAFETY: see above.
-            unsafe { (kernels.accumulate_f32)(tile) }
+            part.each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
         }),
-        Panels::Bf16(data) => {
-            product(cpu, floats, matrix, data, WIDE_PIECE, epilogue, out, |tile, thread| {
-                if tile.rows <= ROWS_PER_PASS {
-                    // SAFETY: see above.
-                    return unsafe { (kernels.accumulate_bf16)(tile) };
-                }
-                let wide = &mut scratch.thread(thread).wide[..tile.panel.len()];
+        Panels::Bf16(data) => product(cpu, floats, matrix, data, WIDE_PIECE, epilogue, out, |part| {
+            if part.rows <= ROWS_PER_PASS {
                 // SAFETY: see above.
-                unsafe {
-                    (kernels.widen_bf16)(tile.panel, wide);
-                    (kernels.accumulate_f32)(&tile.with_panel(wide));
-                }
-            })
-        }
+                return part.each(|tile| unsafe { (kernels.accumulate_bf16)(tile) });
+            }
+            let wide = &mut scratch.thread(part.thread).wide[..part.weights.len()];
+            // SAFETY: see above.
+            unsafe { (kernels.widen_bf16)(part.weights, wide) }
+            // SAFETY: see above.
+            part.with_weights(wide).each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
+        }),
         Panels::Int8(data) => {
             quantize(cpu, x, scratch);
             let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
-            product(cpu, quantized, matrix, data, usize::MAX, epilogue, out, |tile, _| {
+            product(cpu, quantized, matrix, data, usize::MAX, epilogue, out, |part| {
                 // SAFETY: see above.
-                unsafe { (kernels.accumulate_int8)(tile) }
+                part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
             });
         }
         Panels::Int4(data) => {
             quantize(cpu, x, scratch);
             let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
-            product(cpu, quantized, matrix, data, INT8_PIECE, epilogue, out, |tile, thread| {
-                if tile.rows <= ROWS_PER_PASS {
+            product(cpu, quantized, matrix, data, INT8_PIECE, epilogue, out, |part| {
+                if part.rows <= ROWS_PER_PASS {
                     // SAFETY: see above.
-                    return unsafe { (kernels.accumulate_int4)(tile) };
+                    return part.each(|tile| unsafe { (kernels.accumulate_int4)(tile) });
                 }
-                let expanded = &mut scratch.thread(thread).expanded[..tile.panel.len()];
+                let expanded = &mut scratch.thread(part.thread).expanded[..part.weights.len()];
                 // SAFETY: see above.
-                unsafe {
-                    (kernels.expand_int4)(tile.panel, expanded);
-                    (kernels.accumulate_int8)(&tile.with_panel(expanded));
-                }
+                unsafe { (kernels.expand_int4)(part.weights, expanded) }
+                // SAFETY: see above.
+                part.with_weights(expanded).each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
             });
         }
     }
@@ -114,8 +113,8 @@ fn quantize(cpu: &Cpu, x: Rows<'_>, scratch: &mut Scratch) {
     });
 }
 
-/// Computes a product tile by tile: `accumulate` gets valid tiles of whole panels, or of pieces of `piece` elements
-/// one after the other, and the number of its thread.
+/// Computes a product part by part: `multiply` goes through the tiles of each. A part has the weights of a whole
+/// panel, or `piece` elements of it, one piece after the other, where there are many rows.
 #[expect(clippy::too_many_arguments, reason = "one caller, which is the function that users see")]
 fn product<X: Sync, W: Plain>(
     cpu: &Cpu,
@@ -125,7 +124,7 @@ fn product<X: Sync, W: Plain>(
     piece: usize,
     epilogue: Epilogue<'_>,
     mut out: RowsMut<'_>,
-    accumulate: impl Fn(&Tile<'_, X, W>, usize) + Sync,
+    multiply: impl Fn(&Part<'_, X, W>) + Sync,
 ) {
     let (rows, out_stride) = (out.count(), out.stride());
     let panels = matrix.outputs().div_ceil(PANEL);
@@ -136,32 +135,92 @@ fn product<X: Sync, W: Plain>(
     cpu.pool.run(panels * groups, |task, thread| {
         let (panel, group) = (task / groups, task % groups);
         let first = group * group_rows;
-        let count = group_rows.min(rows.saturating_sub(first));
-        let column = panel * PANEL;
-        // SAFETY: rows are padded to whole panels, and this panel of these rows is this task's.
-        let part = |row: usize| unsafe { target.slice(row * out_stride + column, PANEL) };
-        for row in first..first + count {
-            let bias = epilogue.bias.map_or(&[][..], |bias| &bias[column..bias.len().min(column + PANEL)]);
-            let out = part(row);
-            out[..bias.len()].copy_from_slice(bias);
-            out[bias.len()..].fill(0.0);
-        }
+        let rows = group_rows.min(rows.saturating_sub(first));
         let weights = matrix.panel(data, panel);
-        let piece = if count <= ROWS_PER_PASS { weights.len() } else { piece.min(weights.len()) };
-        for (index, weights) in weights.chunks(piece.max(1)).enumerate() {
+        let piece = if rows <= ROWS_PER_PASS { weights.len() } else { piece.min(weights.len()) }.max(1);
+        let pieces = weights.len().div_ceil(piece).max(1);
+        for index in 0..pieces {
+            let weights = &weights[index * piece..weights.len().min((index + 1) * piece)];
             let x = x.get(first * x_stride + index * piece..).unwrap_or_default();
-            assert!(count == 0 || (count - 1) * x_stride + weights.len() <= x.len(), "product: rows of x");
-            let out = target.start.wrapping_add(first * out_stride + column);
-            let tile = Tile { x: x.as_ptr(), x_stride, rows: count, panel: weights, out, out_stride };
-            accumulate(&tile, thread);
-        }
-        if let Some(activation) = epilogue.activation {
-            for row in first..first + count {
-                // SAFETY: the machine has this row's instructions, for the table gives out no other.
-                unsafe { (cpu.kernels.activate)(activation, part(row)) }
-            }
+            assert!(rows == 0 || (rows - 1) * x_stride + weights.len() <= x.len(), "product: rows of x");
+            multiply(&Part {
+                kernels: cpu.kernels,
+                x,
+                x_stride,
+                rows,
+                weights,
+                target: &target,
+                out: first * out_stride + panel * PANEL,
+                out_stride,
+                thread,
+                start: (index == 0).then_some(epilogue.bias.map_or(&[], |bias| &bias[panel * PANEL..])),
+                activation: epilogue.activation.filter(|_| index + 1 == pieces),
+            });
         }
     });
+}
+
+/// Some rows of x, some weights of one panel, and that panel of some rows of out.
+struct Part<'a, X, W> {
+    kernels: &'static Kernels,
+    x: &'a [X],
+    x_stride: usize,
+    rows: usize,
+    weights: &'a [W],
+    target: &'a Disjoint<'a>,
+    /// Where in `target` the first row's panel starts.
+    out: usize,
+    out_stride: usize,
+    thread: usize,
+    /// What outputs start at, where these are the first weights of the panel; zero beyond its end.
+    start: Option<&'a [f32]>,
+    /// What outputs go through, where these are the last weights.
+    activation: Option<Activation>,
+}
+
+impl<X, W> Part<'_, X, W> {
+    /// Goes through the rows, a few at a time, so that their outputs stay near: sets what the outputs start at,
+    /// calls `accumulate`, applies the activation.
+    fn each(&self, accumulate: impl Fn(&Tile<'_, X, W>)) {
+        let out = |row: usize| -> &mut [f32; PANEL] {
+            // SAFETY: rows are padded to whole panels, and this panel of these rows is this part's.
+            let out = unsafe { self.target.slice(self.out + row * self.out_stride, PANEL) };
+            out.first_chunk_mut().expect("a panel")
+        };
+        for first in (0..self.rows).step_by(ROWS_PER_TURN) {
+            let rows = ROWS_PER_TURN.min(self.rows - first);
+            if let Some(start) = self.start {
+                match start.first_chunk::<PANEL>() {
+                    Some(start) => (first..first + rows).for_each(|row| *out(row) = *start),
+                    None => (first..first + rows).for_each(|row| {
+                        out(row)[..start.len()].copy_from_slice(start);
+                        out(row)[start.len()..].fill(0.0);
+                    }),
+                }
+            }
+            accumulate(&Tile {
+                x: self.x[first * self.x_stride..].as_ptr(),
+                x_stride: self.x_stride,
+                rows,
+                panel: self.weights,
+                out: out(first).as_mut_ptr(),
+                out_stride: self.out_stride,
+            });
+            if let Some(activation) = self.activation {
+                for row in first..first + rows {
+                    // SAFETY: the machine has this row's instructions, for the table gives out no other.
+                    unsafe { (self.kernels.activate)(activation, out(row)) }
+                }
+            }
+        }
+    }
+
+    /// The same with other weights.
+    fn with_weights<'b, V>(&'b self, weights: &'b [V]) -> Part<'b, X, V> {
+        let &Self { kernels, x, x_stride, rows, target, out, out_stride, thread, start, activation, .. } =
+            self;
+        Part { kernels, x, x_stride, rows, weights, target, out, out_stride, thread, start, activation }
+    }
 }
 
 /// Normalises every row. (M, C) → (M, C)

@@ -218,7 +218,14 @@ impl Int8Block {
 impl Int4Block {
     /// One output's weights.
     pub(crate) fn output(&self, j: usize, out: &mut [f32; BLOCK]) {
-        self.expand().output(j, out);
+        let scale = self.scales[j].to_f32();
+        let weight = |nibble: u8| (f32::from(LEVELS[usize::from(nibble)]) - 128.0) * scale;
+        for (pair, values) in out.as_chunks_mut::<{ 2 * GROUP }>().0.iter_mut().zip(&self.values) {
+            let (low, high) = pair.split_at_mut(GROUP);
+            for ((low, high), byte) in low.iter_mut().zip(high).zip(values[j]) {
+                (*low, *high) = (weight(byte & 15), weight(byte >> 4));
+            }
+        }
     }
 
     /// The same weights in eight bits.

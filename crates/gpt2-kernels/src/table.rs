@@ -64,12 +64,6 @@ impl<X, W> Tile<'_, X, W> {
         self.out.wrapping_add(r * self.out_stride)
     }
 
-    /// The same rows, and other weights for them.
-    pub(crate) fn with_panel<'b, V>(&self, panel: &'b [V]) -> Tile<'b, X, V> {
-        let &Self { x, x_stride, rows, out, out_stride, .. } = self;
-        Tile { x, x_stride, rows, panel, out, out_stride }
-    }
-
     /// Cuts the rows into evenly sized groups of at most `most`: seven are 4 + 3, not 6 + 1.
     #[inline(always)]
     pub(crate) fn groups(&self, most: usize) -> impl Iterator<Item = (usize, usize)> {

@@ -485,10 +485,15 @@ impl<T: Value> Head<'_, T> {
         }
         for index in 0..positions.div_ceil(BLOCK) {
             let panel = self.keys(index);
+            let ahead = match self.blocks.get(index + 1) {
+                Some(_) => self.keys(index + 1),
+                None => self.values(0, 0),
+            };
             self.accumulate(
                 (queries.data(), queries.stride()),
                 count,
                 panel,
+                ahead,
                 (&mut scores[index * BLOCK..], stride),
             );
         }
@@ -517,7 +522,8 @@ impl<T: Value> Head<'_, T> {
         for index in 0..common.div_ceil(BLOCK) {
             let values = self.values(index, strip);
             let values = &values[..BLOCK.min(common - index * BLOCK)];
-            self.accumulate((&weights[index * BLOCK..], stride), count, values, (result, PANEL));
+            let ahead = if index + 1 < self.blocks.len() { self.values(index + 1, strip) } else { values };
+            self.accumulate((&weights[index * BLOCK..], stride), count, values, ahead, (result, PANEL));
         }
         // The rest of the triangle, row by row.
         for row in 1..count {
@@ -526,24 +532,26 @@ impl<T: Value> Head<'_, T> {
                 let end = (first + row + 1).min((position / BLOCK + 1) * BLOCK);
                 let values = &self.values(position / BLOCK, strip)[position % BLOCK..][..end - position];
                 let weights = &weights[row * stride + position..];
-                self.accumulate((weights, stride), 1, values, (&mut result[row * PANEL..], PANEL));
+                self.accumulate((weights, stride), 1, values, values, (&mut result[row * PANEL..], PANEL));
                 position = end;
             }
         }
     }
 
-    /// Continues the chains of `rows` rows of `out` with the rows of `x`.
+    /// Continues the chains of `rows` rows of `out` with the rows of `x`; fetches what is needed next.
     fn accumulate(
         &self,
         (x, x_stride): (&[f32], usize),
         rows: usize,
         panel: &[[T; PANEL]],
+        ahead: &[[T; PANEL]],
         (out, out_stride): (&mut [f32], usize),
     ) {
         assert!(rows > 0, "a group has at least one query");
         assert!((rows - 1) * x_stride + panel.len() <= x.len(), "attention: {rows} rows of {}", panel.len());
         assert!((rows - 1) * out_stride + PANEL <= out.len(), "attention: room for {rows} rows");
-        let tile = Tile { x: x.as_ptr(), x_stride, rows, panel, out: out.as_mut_ptr(), out_stride };
+        let (x, ahead, out) = (x.as_ptr(), ahead.as_ptr(), out.as_mut_ptr());
+        let tile = Tile { x, x_stride, rows, panel, ahead, out, out_stride };
         // SAFETY: the machine has this row's instructions, for the table gives out no other; x and
         // out hold the tile by the assertions, and `out` is borrowed mutably here.
         unsafe { (T::accumulate(self.cpu.kernels))(&tile) }

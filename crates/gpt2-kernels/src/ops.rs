@@ -10,7 +10,7 @@ use crate::math::{Activation, ln};
 use crate::matrix::Panels;
 use crate::quant;
 use crate::scratch::{INT8_PIECE, WIDE_PIECE};
-use crate::table::{Kernels, Tile};
+use crate::table::{self, Kernels, Tile};
 use crate::{AlignedVec, Cpu, Matrix, PANEL, Rows, RowsMut, Scratch};
 
 /// Tasks that each thread should find, so that an unlucky one does not hold up the others.
@@ -203,6 +203,7 @@ impl<X, W> Part<'_, X, W> {
                 x_stride: self.x_stride,
                 rows,
                 panel: self.weights,
+                ahead: table::ahead(self.weights),
                 out: out(first).as_mut_ptr(),
                 out_stride: self.out_stride,
             });

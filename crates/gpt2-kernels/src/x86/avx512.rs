@@ -51,9 +51,6 @@ pub(crate) fn kernels() -> Option<&'static Kernels> {
 
 /// Rows computed together at most.
 const ROWS: usize = 6;
-/// How far ahead of the sums weights are fetched, in bytes. With several rows the arithmetic between two
-/// steps hides the stream from the hardware's own prefetcher.
-const PREFETCH: usize = 8192;
 /// Registers in a panel.
 const WIDTH: usize = 4;
 
@@ -132,8 +129,7 @@ unsafe fn accumulate_rows<const M: usize, W>(
     }
     for (k, weights) in tile.panel.iter().enumerate() {
         for line in (0..size_of::<W>()).step_by(64) {
-            let ahead = std::ptr::from_ref(weights).wrapping_byte_add(PREFETCH + line);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+            _mm_prefetch::<_MM_HINT_T0>(tile.ahead.wrapping_add(k).wrapping_byte_add(line).cast());
         }
         let mut lanes = [_mm512_setzero_ps(); WIDTH];
         for (lane, weight) in lanes.iter_mut().enumerate() {

@@ -28,8 +28,6 @@ pub(crate) fn kernels() -> Option<&'static Kernels> {
 
 /// Rows computed together at most.
 const ROWS: usize = 6;
-/// How far ahead of the sums weights are fetched, in bytes.
-const PREFETCH: usize = 8192;
 /// Registers in a panel.
 const WIDTH: usize = 4;
 /// Groups of four inputs in a block.
@@ -110,8 +108,7 @@ unsafe fn accumulate_rows<const M: usize, W>(
     let out: [*mut f32; M] = std::array::from_fn(|r| tile.out(first + r));
     for (index, block) in tile.panel.iter().enumerate() {
         for line in (0..size_of::<W>()).step_by(64) {
-            let ahead = std::ptr::from_ref(block).wrapping_byte_add(PREFETCH + line);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+            _mm_prefetch::<_MM_HINT_T0>(tile.ahead.wrapping_add(index).wrapping_byte_add(line).cast());
         }
         // SAFETY: `index` is below `panel.len()`, the length of a row of x.
         let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });

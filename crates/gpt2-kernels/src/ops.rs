@@ -9,7 +9,7 @@ use crate::aligned::Plain;
 use crate::math::{Activation, ln};
 use crate::matrix::Panels;
 use crate::quant;
-use crate::scratch::{INT8_PIECE, WIDE_PIECE};
+use crate::scratch::{INT8_PIECE, Shares, WIDE_PIECE};
 use crate::table::{self, Kernels, Tile};
 use crate::{AlignedVec, Cpu, Matrix, PANEL, Rows, RowsMut, Scratch};
 
@@ -18,7 +18,7 @@ const TASKS_PER_THREAD: usize = 4;
 /// Fewest values worth handing to another thread in an element-wise operation.
 const VALUES_PER_TASK: usize = 16 * 1024;
 /// Rows of a matrix product are split in multiples of this when there are too few panels.
-const ROWS_PER_GROUP: usize = 24;
+const ROWS_PER_PART: usize = 24;
 /// Most rows that are multiplied with weights in one pass over them; more go over them piece by piece.
 const ROWS_PER_PASS: usize = 6;
 
@@ -57,16 +57,25 @@ pub fn matmul(
         assert_eq!(bias.len(), matrix.outputs(), "matmul: length of the bias, outputs of the matrix");
     }
     assert!(scratch.threads() >= cpu.pool.threads(), "matmul: scratch for every thread");
+    if matches!(matrix.panels(), Panels::Int8(_) | Panels::Int4(_)) {
+        quantize(cpu, x, scratch);
+    }
+    let panels = matrix.outputs().div_ceil(PANEL);
+    let parts = parts(cpu, x.count(), panels);
+    scratch.shares.deal(panels * parts);
+    let scratch = &*scratch;
+    let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
+    let job = Job { cpu, matrix, parts, epilogue, shares: &scratch.shares };
     let kernels = cpu.kernels;
     let floats = (x.data(), x.stride());
     // SAFETY, for every call of the table below: the machine has this row's instructions, for the table gives
-    // out no other, and `product` makes valid tiles.
+    // out no other, and `Part::each` makes valid tiles.
     match matrix.panels() {
-        Panels::F32(data) => product(cpu, floats, matrix, data, usize::MAX, epilogue, out, |part| {
+        Panels::F32(data) => job.run(floats, data, usize::MAX, out, |part| {
             // SAFETY: see above.
             part.each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
         }),
-        Panels::Bf16(data) => product(cpu, floats, matrix, data, WIDE_PIECE, epilogue, out, |part| {
+        Panels::Bf16(data) => job.run(floats, data, WIDE_PIECE, out, |part| {
             if part.rows <= ROWS_PER_PASS {
                 // SAFETY: see above.
                 return part.each(|tile| unsafe { (kernels.accumulate_bf16)(tile) });
@@ -77,29 +86,21 @@ pub fn matmul(
             // SAFETY: see above.
             part.with_weights(wide).each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
         }),
-        Panels::Int8(data) => {
-            quantize(cpu, x, scratch);
-            let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
-            product(cpu, quantized, matrix, data, usize::MAX, epilogue, out, |part| {
+        Panels::Int8(data) => job.run(quantized, data, usize::MAX, out, |part| {
+            // SAFETY: see above.
+            part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
+        }),
+        Panels::Int4(data) => job.run(quantized, data, INT8_PIECE, out, |part| {
+            if part.rows <= ROWS_PER_PASS {
                 // SAFETY: see above.
-                part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
-            });
-        }
-        Panels::Int4(data) => {
-            quantize(cpu, x, scratch);
-            let quantized = (&scratch.quantized[..], x.width().div_ceil(quant::BLOCK));
-            product(cpu, quantized, matrix, data, INT8_PIECE, epilogue, out, |part| {
-                if part.rows <= ROWS_PER_PASS {
-                    // SAFETY: see above.
-                    return part.each(|tile| unsafe { (kernels.accumulate_int4)(tile) });
-                }
-                let expanded = &mut scratch.thread(part.thread).expanded[..part.weights.len()];
-                // SAFETY: see above.
-                unsafe { (kernels.expand_int4)(part.weights, expanded) }
-                // SAFETY: see above.
-                part.with_weights(expanded).each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
-            });
-        }
+                return part.each(|tile| unsafe { (kernels.accumulate_int4)(tile) });
+            }
+            let expanded = &mut scratch.thread(part.thread).expanded[..part.weights.len()];
+            // SAFETY: see above.
+            unsafe { (kernels.expand_int4)(part.weights, expanded) }
+            // SAFETY: see above.
+            part.with_weights(expanded).each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
+        }),
     }
 }
 
@@ -113,51 +114,66 @@ fn quantize(cpu: &Cpu, x: Rows<'_>, scratch: &mut Scratch) {
     });
 }
 
-/// Computes a product part by part: `multiply` goes through the tiles of each. A part has the weights of a whole
-/// panel, or `piece` elements of it, one piece after the other, where there are many rows.
-#[expect(clippy::too_many_arguments, reason = "one caller, which is the function that users see")]
-fn product<X: Sync, W: Plain>(
-    cpu: &Cpu,
-    (x, x_stride): (&[X], usize),
-    matrix: &Matrix,
-    data: &AlignedVec<W>,
-    piece: usize,
-    epilogue: Epilogue<'_>,
-    mut out: RowsMut<'_>,
-    multiply: impl Fn(&Part<'_, X, W>) + Sync,
-) {
-    let (rows, out_stride) = (out.count(), out.stride());
-    let panels = matrix.outputs().div_ceil(PANEL);
+/// Into how many parts rows are cut where there are too few panels to go round.
+fn parts(cpu: &Cpu, rows: usize, panels: usize) -> usize {
     let wanted = (TASKS_PER_THREAD * cpu.pool.threads()).div_ceil(panels.max(1));
-    let groups = wanted.min(rows / ROWS_PER_GROUP).max(1);
-    let group_rows = rows.div_ceil(groups);
-    let target = Disjoint::of_rows(&mut out);
-    cpu.pool.run(panels * groups, |task, thread| {
-        let (panel, group) = (task / groups, task % groups);
-        let first = group * group_rows;
-        let rows = group_rows.min(rows.saturating_sub(first));
-        let weights = matrix.panel(data, panel);
-        let piece = if rows <= ROWS_PER_PASS { weights.len() } else { piece.min(weights.len()) }.max(1);
-        let pieces = weights.len().div_ceil(piece).max(1);
-        for index in 0..pieces {
-            let weights = &weights[index * piece..weights.len().min((index + 1) * piece)];
-            let x = x.get(first * x_stride + index * piece..).unwrap_or_default();
-            assert!(rows == 0 || (rows - 1) * x_stride + weights.len() <= x.len(), "product: rows of x");
-            multiply(&Part {
-                kernels: cpu.kernels,
-                x,
-                x_stride,
-                rows,
-                weights,
-                target: &target,
-                out: first * out_stride + panel * PANEL,
-                out_stride,
-                thread,
-                start: (index == 0).then_some(epilogue.bias.map_or(&[], |bias| &bias[panel * PANEL..])),
-                activation: epilogue.activation.filter(|_| index + 1 == pieces),
-            });
-        }
-    });
+    wanted.min(rows / ROWS_PER_PART).max(1)
+}
+
+/// A product, its tasks dealt out.
+struct Job<'a> {
+    cpu: &'a Cpu,
+    matrix: &'a Matrix,
+    /// Parts that rows are cut into.
+    parts: usize,
+    epilogue: Epilogue<'a>,
+    shares: &'a Shares,
+}
+
+impl Job<'_> {
+    /// Computes the product part by part: `multiply` goes through the tiles of each. A part has the weights of a
+    /// whole panel, or `piece` elements of it, one piece after the other, where there are many rows.
+    fn run<X: Sync, W: Plain>(
+        &self,
+        (x, x_stride): (&[X], usize),
+        data: &AlignedVec<W>,
+        piece: usize,
+        mut out: RowsMut<'_>,
+        multiply: impl Fn(&Part<'_, X, W>) + Sync,
+    ) {
+        let &Self { cpu, matrix, parts, epilogue, shares } = self;
+        let (rows, out_stride) = (out.count(), out.stride());
+        let tasks = matrix.outputs().div_ceil(PANEL) * parts;
+        let part_rows = rows.div_ceil(parts);
+        let target = Disjoint::of_rows(&mut out);
+        cpu.pool.run(tasks, |_, thread| {
+            let task = shares.take(tasks, thread);
+            let (panel, part) = (task / parts, task % parts);
+            let first = part * part_rows;
+            let rows = part_rows.min(rows.saturating_sub(first));
+            let weights = matrix.panel(data, panel);
+            let piece = if rows <= ROWS_PER_PASS { weights.len() } else { piece.min(weights.len()) }.max(1);
+            let pieces = weights.len().div_ceil(piece).max(1);
+            for index in 0..pieces {
+                let weights = &weights[index * piece..weights.len().min((index + 1) * piece)];
+                let x = x.get(first * x_stride + index * piece..).unwrap_or_default();
+                assert!(rows == 0 || (rows - 1) * x_stride + weights.len() <= x.len(), "product: rows of x");
+                multiply(&Part {
+                    kernels: cpu.kernels,
+                    x,
+                    x_stride,
+                    rows,
+                    weights,
+                    target: &target,
+                    out: first * out_stride + panel * PANEL,
+                    out_stride,
+                    thread,
+                    start: (index == 0).then_some(epilogue.bias.map_or(&[], |bias| &bias[panel * PANEL..])),
+                    activation: epilogue.activation.filter(|_| index + 1 == pieces),
+                });
+            }
+        });
+    }
 }
 
 /// Some rows of x, some weights of one panel, and that panel of some rows of out.

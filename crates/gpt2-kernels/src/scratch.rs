@@ -1,5 +1,6 @@
 //! Room for what is needed only while something is computed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::matrix::WeightFormat;
@@ -12,7 +13,42 @@ pub struct Scratch {
     /// Activations in eight bits, row after row.
     pub(crate) quantized: AlignedVec<QuantizedBlock>,
     threads: Vec<Mutex<Thread>>,
+    pub(crate) shares: Shares,
     positions: usize,
+}
+
+/// Panels of a product, dealt out to threads: every thread goes through neighbours, so that what it fetches
+/// ahead is its own, and helps the others when it has done its share.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    /// For each thread: the next panel of its share.
+    next: Box<[Share]>,
+}
+
+/// On cache lines of its own, for it is written all the time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Share(AtomicUsize);
+
+impl Shares {
+    /// Deals out `count` panels.
+    pub(crate) fn deal(&mut self, count: usize) {
+        let threads = self.next.len();
+        for (thread, share) in self.next.iter_mut().enumerate() {
+            *share.0.get_mut() = count * thread / threads;
+        }
+    }
+
+    /// Takes one of `count` panels: for each of them this may be called once, by any threads.
+    pub(crate) fn take(&self, count: usize, thread: usize) -> usize {
+        let threads = self.next.len();
+        let mut owners = (thread..threads).chain(0..thread);
+        let taken = owners.find_map(|owner| {
+            let panel = self.next[owner].0.fetch_add(1, Ordering::Relaxed);
+            (panel < count * (owner + 1) / threads).then_some(panel)
+        });
+        taken.expect("as many panels as calls")
+    }
 }
 
 /// What one thread needs.
@@ -57,6 +93,7 @@ impl Scratch {
         Self {
             quantized: AlignedVec::zeroed(blocks.expect("the number of values must fit in usize")),
             threads: (0..cpu.pool.threads()).map(|_| thread()).collect(),
+            shares: Shares { next: (0..cpu.pool.threads()).map(|_| Share::default()).collect() },
             positions,
         }
     }

@@ -12,7 +12,7 @@ use half::bf16;
 
 use crate::aligned::Plain;
 use crate::ops::Disjoint;
-use crate::quant::{self, Int4Block, Int8Block, Part};
+use crate::quant::{self, Block, Int4Block, Int6Block, Int8Block, Part};
 use crate::scalar::Weight;
 use crate::{AlignedVec, Cpu, PANEL, Source};
 
@@ -25,23 +25,32 @@ pub enum WeightFormat {
     Bf16,
     /// Eight bits and a scale for every 32 weights: 8.5 bits. Activations are rounded to eight bits as well.
     Int8,
+    /// Six bits and a scale for every 32 weights: 6.5 bits. Activations as for eight.
+    Int6,
     /// Four bits and a scale for every 32 weights: 4.5 bits. Activations as for eight.
     Int4,
 }
 
 impl WeightFormat {
     /// All formats, largest first.
-    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::Int8, Self::Int4];
+    pub const ALL: [Self; 5] = [Self::F32, Self::Bf16, Self::Int8, Self::Int6, Self::Int4];
 
-    /// The name: `f32`, `bf16`, `int8` or `int4`.
+    /// The name: `f32`, `bf16`, `int8`, `int6` or `int4`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+            Self::Int6 => "int6",
             Self::Int4 => "int4",
         }
+    }
+
+    /// Whether x is rounded as well before it is multiplied.
+    #[must_use]
+    pub fn rounds_activations(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int6 | Self::Int4)
     }
 
     /// Bytes that a matrix takes in this format, saturating.
@@ -51,6 +60,7 @@ impl WeightFormat {
             Self::F32 => inputs.saturating_mul(size_of::<[f32; PANEL]>()),
             Self::Bf16 => inputs.saturating_mul(size_of::<[bf16; PANEL]>()),
             Self::Int8 => inputs.div_ceil(quant::BLOCK).saturating_mul(size_of::<Int8Block>()),
+            Self::Int6 => inputs.div_ceil(quant::BLOCK).saturating_mul(size_of::<Int6Block>()),
             Self::Int4 => inputs.div_ceil(quant::BLOCK).saturating_mul(size_of::<Int4Block>()),
         };
         panel.saturating_mul(outputs.div_ceil(PANEL))
@@ -71,6 +81,7 @@ pub(crate) enum Panels {
     F32(AlignedVec<[f32; PANEL]>),
     Bf16(AlignedVec<[bf16; PANEL]>),
     Int8(AlignedVec<Int8Block>),
+    Int6(AlignedVec<Int6Block>),
     Int4(AlignedVec<Int4Block>),
 }
 
@@ -99,6 +110,10 @@ impl Matrix {
                 // SAFETY: the machine has this row's instructions, for the table gives out no other.
                 unsafe { (cpu.kernels.pack_int8)(part, block) }
             }),
+            Panels::Int6(data) => pack_blocks(cpu, &source, data, |part, block| {
+                // SAFETY: as above.
+                unsafe { (cpu.kernels.pack_int6)(part, block) }
+            }),
             Panels::Int4(data) => pack_blocks(cpu, &source, data, |part, block| {
                 // SAFETY: as above.
                 unsafe { (cpu.kernels.pack_int4)(part, block) }
@@ -117,6 +132,7 @@ impl Matrix {
             WeightFormat::F32 => Panels::F32(AlignedVec::zeroed(length(inputs))),
             WeightFormat::Bf16 => Panels::Bf16(AlignedVec::zeroed(length(inputs))),
             WeightFormat::Int8 => Panels::Int8(AlignedVec::zeroed(length(blocks))),
+            WeightFormat::Int6 => Panels::Int6(AlignedVec::zeroed(length(blocks))),
             WeightFormat::Int4 => Panels::Int4(AlignedVec::zeroed(length(blocks))),
         };
         Self { panels, inputs, outputs }
@@ -141,6 +157,7 @@ impl Matrix {
             Panels::F32(_) => WeightFormat::F32,
             Panels::Bf16(_) => WeightFormat::Bf16,
             Panels::Int8(_) => WeightFormat::Int8,
+            Panels::Int6(_) => WeightFormat::Int6,
             Panels::Int4(_) => WeightFormat::Int4,
         }
     }
@@ -152,6 +169,7 @@ impl Matrix {
             Panels::F32(data) => data.as_bytes(),
             Panels::Bf16(data) => data.as_bytes(),
             Panels::Int8(data) => data.as_bytes(),
+            Panels::Int6(data) => data.as_bytes(),
             Panels::Int4(data) => data.as_bytes(),
         }
     }
@@ -167,8 +185,9 @@ impl Matrix {
         match &self.panels {
             Panels::F32(data) => copy_column(self.panel(data, panel), column, out),
             Panels::Bf16(data) => copy_column(self.panel(data, panel), column, out),
-            Panels::Int8(data) => copy_blocks(self.panel(data, panel), out, |b, out| b.output(column, out)),
-            Panels::Int4(data) => copy_blocks(self.panel(data, panel), out, |b, out| b.output(column, out)),
+            Panels::Int8(data) => copy_blocks(self.panel(data, panel), column, out),
+            Panels::Int6(data) => copy_blocks(self.panel(data, panel), column, out),
+            Panels::Int4(data) => copy_blocks(self.panel(data, panel), column, out),
         }
     }
 
@@ -222,10 +241,10 @@ fn copy_column<W: Weight>(panel: &[[W; PANEL]], column: usize, out: &mut [f32]) 
     }
 }
 
-fn copy_blocks<W>(panel: &[W], out: &mut [f32], output: impl Fn(&W, &mut [f32; quant::BLOCK])) {
+fn copy_blocks<W: Block>(panel: &[W], column: usize, out: &mut [f32]) {
     let mut values = [0.0; quant::BLOCK];
     for (block, out) in panel.iter().zip(out.chunks_mut(quant::BLOCK)) {
-        output(block, &mut values);
+        block.expand().output(column, &mut values);
         out.copy_from_slice(&values[..out.len()]);
     }
 }
@@ -266,19 +285,24 @@ mod tests {
                 assert_eq!(a.as_bytes(), b.as_bytes());
                 assert_eq!(a.as_bytes().len(), format.bytes(inputs, outputs));
                 let mut row = vec![0.0; inputs];
+                let (mut errors, mut squares) = (0.0, 0.0);
                 for j in 0..outputs {
                     a.output_row(j, &mut row);
-                    let bound = match format {
-                        WeightFormat::F32 | WeightFormat::Bf16 => 0.0,
-                        // Half a step of the coarsest grid, and the rounding of the scale.
-                        WeightFormat::Int8 => 125.0 * (0.5 / 127.0 + 0.001),
-                        WeightFormat::Int4 => 125.0 * 0.12,
-                    };
                     for (k, weight) in row.iter().enumerate() {
-                        let error = (weight - value(k, j)).abs();
-                        assert!(error <= bound, "({k}, {j}) of {inputs} x {outputs}, {dtype:?} {format:?}");
+                        errors += (weight - value(k, j)).powi(2);
+                        squares += value(k, j).powi(2);
                     }
                 }
+                let bound = match format {
+                    WeightFormat::F32 | WeightFormat::Bf16 => 0.0,
+                    WeightFormat::Int8 => 1e-4,
+                    WeightFormat::Int6 => 1e-3,
+                    WeightFormat::Int4 => 1e-2,
+                };
+                assert!(
+                    errors <= bound * squares,
+                    "{inputs} x {outputs}, {dtype:?} {format:?}: {errors} of {squares}"
+                );
             }
         }
     }

@@ -57,7 +57,7 @@ pub fn matmul(
         assert_eq!(bias.len(), matrix.outputs(), "matmul: length of the bias, outputs of the matrix");
     }
     assert!(scratch.threads() >= cpu.pool.threads(), "matmul: scratch for every thread");
-    if matches!(matrix.panels(), Panels::Int8(_) | Panels::Int4(_)) {
+    if matrix.format().rounds_activations() {
         quantize(cpu, x, scratch);
     }
     let panels = matrix.outputs().div_ceil(PANEL);
@@ -89,6 +89,17 @@ pub fn matmul(
         Panels::Int8(data) => job.run(quantized, data, usize::MAX, out, |part| {
             // SAFETY: see above.
             part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
+        }),
+        Panels::Int6(data) => job.run(quantized, data, INT8_PIECE, out, |part| {
+            if part.rows <= ROWS_PER_PASS {
+                // SAFETY: see above.
+                return part.each(|tile| unsafe { (kernels.accumulate_int6)(tile) });
+            }
+            let expanded = &mut scratch.thread(part.thread).expanded[..part.weights.len()];
+            // SAFETY: see above.
+            unsafe { (kernels.expand_int6)(part.weights, expanded) }
+            // SAFETY: see above.
+            part.with_weights(expanded).each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
         }),
         Panels::Int4(data) => job.run(quantized, data, INT8_PIECE, out, |part| {
             if part.rows <= ROWS_PER_PASS {

@@ -1,4 +1,4 @@
-//! Eight and four bits: blocks of 32 values along k that share a scale.
+//! Eight, six and four bits: blocks of 32 values along k that share a scale.
 //!
 //! Weights are stored as unsigned bytes and activations as signed ones, which is how processors
 //! multiply them. With `w` = byte - 128 and `q` an activation, a block's dot product is
@@ -7,14 +7,22 @@
 //!
 //! ```text
 //! int8  weight[j] = (byte[j] - 128) · scale[j]              8.5 bits
-//! int4  weight[j] = LEVELS[nibble[j]] · scale[j]            4.5 bits
+//! int6  weight[j] = (six bits[j] - 32) · scale[j]           6.5 bits
+//! int4  weight[j] = (LEVELS[nibble[j]] - 128) · scale[j]    4.5 bits
 //! ```
+//! Both sides are turned before they are rounded: by the Walsh-Hadamard matrix H of size 32, whose
+//! entries are ±1 and whose square is 32 times the identity. `x · w = Hx · (Hw / 32)`, and a value that
+//! stands out is spread over its block, so that the others keep their bits (Ashkboos et al., "QuaRot",
+//! 2024). The scale of 32 weights is the one of some candidates that leaves the least squared error.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::PANEL;
 use crate::aligned::Plain;
+
+/// Version of everything here that a packed weight depends on; goes up when a packed byte changes.
+pub const VERSION: u32 = 1;
 
 /// Values that share a scale.
 pub const BLOCK: usize = 32;
@@ -23,8 +31,9 @@ const GROUP: usize = 4;
 /// Groups in a block.
 const GROUPS: usize = BLOCK / GROUP;
 
-/// The sixteen values of a four-bit weight, times its scale: as bytes of [`Int8Block`], 128 added.
-pub(crate) const LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+/// What a four-bit weight stands for, times its scale: as a byte of [`Int8Block`], 128 added. The levels are the
+/// best sixteen for normally distributed weights (Lloyd's algorithm), whose blocks have been scaled as below.
+pub(crate) const LEVELS: [u8; 16] = [1, 27, 49, 66, 81, 94, 107, 119, 130, 141, 153, 165, 178, 193, 211, 235];
 
 /// Weights of 64 outputs at 32 inputs in eight bits.
 #[derive(Clone, Copy)]
@@ -32,6 +41,18 @@ pub(crate) const LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 
 pub struct Int8Block {
     /// `[input / 4][output][input % 4]`, 128 added.
     pub(crate) values: [[[u8; GROUP]; PANEL]; GROUPS],
+    pub(crate) scales: [f16; PANEL],
+}
+
+/// Weights of 64 outputs at 32 inputs in six bits.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Int6Block {
+    /// The low four bits, 32 added, as in [`Int4Block`].
+    pub(crate) low: [[[u8; GROUP]; PANEL]; GROUPS / 2],
+    /// The high two bits: `[input / 16][output][input % 4]`, those of the group `input / 4 % 4` shifted by
+    /// twice its number.
+    pub(crate) high: [[[u8; GROUP]; PANEL]; GROUPS / 4],
     pub(crate) scales: [f16; PANEL],
 }
 
@@ -57,6 +78,8 @@ pub struct QuantizedBlock {
 
 // SAFETY: 2048 bytes and 128, a multiple of the alignment, so without padding; no invalid patterns.
 unsafe impl Plain for Int8Block {}
+// SAFETY: 1024 bytes, 512 and 128, as above.
+unsafe impl Plain for Int6Block {}
 // SAFETY: 1024 bytes and 128, as above.
 unsafe impl Plain for Int4Block {}
 // SAFETY: 32 bytes, 4 and 4, as above.
@@ -65,7 +88,44 @@ unsafe impl Plain for QuantizedBlock {}
 /// A part of a matrix: 32 inputs of 64 outputs.
 pub(crate) type Part = [[f32; PANEL]; BLOCK];
 
-/// Quantizes a row of activations; the last block is filled up with zeros.
+/// Multiplies a block by H: in five steps of sums and differences.
+#[inline(always)]
+pub(crate) fn turn(x: &mut [f32; BLOCK]) {
+    turn_step::<16>(x);
+    turn_step::<8>(x);
+    turn_step::<4>(x);
+    turn_step::<2>(x);
+    turn_step::<1>(x);
+}
+
+#[inline(always)]
+fn turn_step<const STEP: usize>(x: &mut [f32; BLOCK]) {
+    let old = *x;
+    for (i, x) in x.iter_mut().enumerate() {
+        let other = old[i ^ STEP];
+        *x = if i & STEP == 0 { old[i] + other } else { other - old[i] };
+    }
+}
+
+/// Multiplies the weights of each output by H / 32.
+#[inline(always)]
+fn turn_part(part: &mut Part) {
+    for step in [16, 8, 4, 2, 1] {
+        for pair in part.chunks_exact_mut(2 * step) {
+            let (first, second) = pair.split_at_mut(step);
+            for (a, b) in first.as_flattened_mut().iter_mut().zip(second.as_flattened_mut()) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+    }
+    for weights in part {
+        for weight in weights {
+            *weight *= 1.0 / BLOCK as f32;
+        }
+    }
+}
+
+/// Turns a row of activations and rounds it; the last block is filled up with zeros.
 ///
 /// A block's scale is a 127th of its largest magnitude, and its values are rounded to the nearest,
 /// halves to even. A block that holds a value that is no number, or an infinity, has the scale NaN.
@@ -74,17 +134,18 @@ pub(crate) fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
     debug_assert_eq!(x.len().div_ceil(BLOCK), out.len());
     let (blocks, rest) = x.as_chunks::<BLOCK>();
     for (x, out) in blocks.iter().zip(&mut *out) {
-        quantize_block(x, out);
+        quantize_block(*x, out);
     }
     if let Some(last) = out.get_mut(blocks.len()) {
         let mut x = [0.0; BLOCK];
         x[..rest.len()].copy_from_slice(rest);
-        quantize_block(&x, last);
+        quantize_block(x, last);
     }
 }
 
 #[inline(always)]
-fn quantize_block(x: &[f32; BLOCK], out: &mut QuantizedBlock) {
+fn quantize_block(mut x: [f32; BLOCK], out: &mut QuantizedBlock) {
+    turn(&mut x);
     // As integers, magnitudes are ordered as their values are, with infinity and NaN on top.
     let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
     let (inverse, scale) = match f32::from_bits(largest) {
@@ -94,7 +155,7 @@ fn quantize_block(x: &[f32; BLOCK], out: &mut QuantizedBlock) {
         largest => (127.0 / largest, largest / 127.0),
     };
     let mut sum = 0;
-    for (value, &x) in out.values.iter_mut().zip(x) {
+    for (value, x) in out.values.iter_mut().zip(x) {
         let rounded = round(if inverse == 0.0 { 0.0 } else { x * inverse });
         *value = rounded as i8;
         sum += rounded;
@@ -103,101 +164,180 @@ fn quantize_block(x: &[f32; BLOCK], out: &mut QuantizedBlock) {
     out.correction = -128 * sum;
 }
 
-/// Rounds to the nearest integer, halves to even, below 2^22: there the sum's last bit is worth one.
+/// Where the last bit of a float is worth one: adding it rounds to the nearest integer, halves to even.
+const ONES: f32 = 12_582_912.0;
+
+/// Rounds to the nearest integer, halves to even, below 2^22.
 #[inline(always)]
 fn round(x: f32) -> i32 {
-    const ONES: f32 = 12_582_912.0;
     (x + ONES).to_bits() as i32 - ONES.to_bits() as i32
 }
 
-/// Rounds a part of a matrix to eight bits: a scale is a 127th of the largest magnitude of its 32 weights,
-/// rounded to an `f16`, and weights go to the nearest multiple of it.
-///
-/// 32 weights one of which is no number, or too large for the scale, make a scale that is none either.
+/// Rounds a part of a matrix to eight bits.
 #[inline(always)]
 pub(crate) fn pack_int8(part: &Part, out: &mut Int8Block) {
-    let mut scales = largest(part);
-    for scale in &mut scales {
-        *scale /= 127.0;
-    }
-    let scales = store_scales(&scales, &mut out.scales);
-    let inverses = scales.map(inverse);
-    for (group, values) in part.as_chunks::<GROUP>().0.iter().zip(&mut out.values) {
-        for (k, weights) in group.iter().enumerate() {
-            for ((value, &weight), &inverse) in values.iter_mut().zip(weights).zip(&inverses) {
-                let scaled = if inverse == 0.0 { 0.0 } else { weight * inverse };
-                value[k] = (round(scaled).clamp(-127, 127) + 128) as u8;
-            }
-        }
-    }
+    const RANGE: f32 = 127.0;
+    let mut part = *part;
+    turn_part(&mut part);
+    let candidates: [f32; 16] = std::array::from_fn(|i| RANGE + 0.5 - 0.5 * i as f32);
+    let nearest = |x: f32| (x.clamp(-RANGE, RANGE) + ONES) - ONES;
+    out.scales = best_scales(&part, &candidates, nearest);
+    each_weight(&part, &out.scales, |k, j, x| {
+        out.values[k / GROUP][j][k % GROUP] = (round(x.clamp(-RANGE, RANGE)) + 128) as u8;
+    });
+}
+
+/// Rounds a part of a matrix to six bits.
+#[inline(always)]
+pub(crate) fn pack_int6(part: &Part, out: &mut Int6Block) {
+    let mut part = *part;
+    turn_part(&mut part);
+    let sizes: [f32; 8] = [0.9, 0.93, 0.96, 0.98, 1.0, 1.02, 1.04, 1.07];
+    let candidates: [f32; 16] = std::array::from_fn(|i| if i < 8 { 32.0 } else { -32.0 } * sizes[i % 8]);
+    let nearest = |x: f32| (x.clamp(-32.0, 31.0) + ONES) - ONES;
+    out.scales = best_scales(&part, &candidates, nearest);
+    out.low = [[[0; GROUP]; PANEL]; GROUPS / 2];
+    out.high = [[[0; GROUP]; PANEL]; GROUPS / 4];
+    each_weight(&part, &out.scales, |k, j, x| {
+        let (group, k) = (k / GROUP, k % GROUP);
+        let bits = (round(x.clamp(-32.0, 31.0)) + 32) as u8;
+        out.low[group / 2][j][k] |= (bits & 15) << (4 * (group % 2));
+        out.high[group / 4][j][k] |= (bits >> 4) << (2 * (group % 4));
+    });
 }
 
 /// Rounds a part of a matrix to four bits.
 #[inline(always)]
 pub(crate) fn pack_int4(part: &Part, out: &mut Int4Block) {
-    let mut scales = largest(part);
-    for scale in &mut scales {
-        *scale /= 113.0;
-    }
-    let scales = store_scales(&scales, &mut out.scales);
-    let inverses = scales.map(inverse);
-    let mut nibbles = [[0u8; PANEL]; BLOCK];
-    for (nibbles, weights) in nibbles.iter_mut().zip(part) {
-        for ((nibble, &weight), &inverse) in nibbles.iter_mut().zip(weights).zip(&inverses) {
-            *nibble = nearest_level(if inverse == 0.0 { 0.0 } else { weight * inverse });
+    let mut part = *part;
+    turn_part(&mut part);
+    let sizes: [f32; 4] = [0.86, 0.94, 1.02, 1.1];
+    // Both signs, for the levels reach further down than up.
+    let candidates: [f32; 8] = std::array::from_fn(|i| if i < 4 { 127.0 } else { -127.0 } * sizes[i % 4]);
+    out.scales = best_scales(&part, &candidates, |x| {
+        let mut level = level(0);
+        for i in 1..LEVELS.len() {
+            level = if x > middle(i) { self::level(i) } else { level };
         }
-    }
-    for (pair, values) in out.values.iter_mut().enumerate() {
-        for (j, value) in values.iter_mut().enumerate() {
-            for (k, byte) in value.iter_mut().enumerate() {
-                let low = nibbles[2 * pair * GROUP + k][j];
-                let high = nibbles[(2 * pair + 1) * GROUP + k][j];
-                *byte = low | high << 4;
+        level
+    });
+    out.values = [[[0; GROUP]; PANEL]; GROUPS / 2];
+    each_weight(&part, &out.scales, |k, j, x| {
+        let (group, k) = (k / GROUP, k % GROUP);
+        let nibble = (1..LEVELS.len()).map(|i| u8::from(x > middle(i))).sum::<u8>();
+        out.values[group / 2][j][k] |= nibble << (4 * (group % 2));
+    });
+}
+
+/// What a four-bit weight stands for, times its scale.
+#[inline(always)]
+fn level(i: usize) -> f32 {
+    f32::from(LEVELS[i]) - 128.0
+}
+
+/// The middle between a level and the one below it.
+#[inline(always)]
+fn middle(i: usize) -> f32 {
+    0.5 * (level(i - 1) + level(i))
+}
+
+/// Chooses a scale for each output: of those that some candidates lead to, the one with the least squared error.
+///
+/// A candidate is what the weight of largest magnitude would be over the scale. The weights rounded with it have
+/// a best scale, `Σ w·q / Σ q·q`, which is stored as an `f16` and judged by the weights rounded with that. 32
+/// weights one of which is no number or infinite have the scale NaN.
+#[inline(always)]
+fn best_scales(part: &Part, candidates: &[f32], nearest: impl Fn(f32) -> f32) -> [f16; PANEL] {
+    let largest = largest(part);
+    let mut best = [f16::ZERO; PANEL];
+    let mut best_gains = [0.0; PANEL];
+    for &candidate in candidates {
+        let mut inverses = [0.0; PANEL];
+        for (inverse, &largest) in inverses.iter_mut().zip(&largest) {
+            let finite = (candidate / largest).is_finite();
+            *inverse = if finite { candidate / largest } else { 0.0 };
+        }
+        let (products, squares) = fit(part, &inverses, &nearest);
+        let mut fitted = [0.0; PANEL];
+        for ((fitted, &product), &square) in fitted.iter_mut().zip(&products).zip(&squares) {
+            *fitted = if square > 0.0 { product / square } else { 0.0 };
+        }
+        let mut scales = [f16::ZERO; PANEL];
+        scales.convert_from_f32_slice(&fitted);
+        let (products, squares) = fit(part, &inverses_of(&scales), &nearest);
+        let mut stored = [0.0; PANEL];
+        scales.convert_to_f32_slice(&mut stored);
+        for j in 0..PANEL {
+            let scale = stored[j];
+            let gain = 2.0 * scale * products[j] - scale * scale * squares[j];
+            if gain > best_gains[j] {
+                (best_gains[j], best[j]) = (gain, scales[j]);
             }
         }
     }
-}
-
-/// The level nearest to a value, by counting the middles between levels that it exceeds.
-#[inline(always)]
-fn nearest_level(x: f32) -> u8 {
-    let mut level = 0;
-    for pair in LEVELS.windows(2) {
-        let middle = f32::midpoint(f32::from(pair[0]), f32::from(pair[1])) - 128.0;
-        level += u8::from(x > middle);
-    }
-    level
-}
-
-/// The largest magnitude of each output's weights; NaN where one is no number, or infinite.
-#[inline(always)]
-fn largest(part: &Part) -> [f32; PANEL] {
-    let mut largest = [0u32; PANEL];
-    for weights in part {
-        for (largest, weight) in largest.iter_mut().zip(weights) {
-            *largest = (*largest).max(weight.to_bits() & 0x7fff_ffff);
+    for (best, largest) in best.iter_mut().zip(&largest) {
+        if !largest.is_finite() {
+            *best = f16::NAN;
         }
     }
-    largest.map(|bits| {
-        let value = f32::from_bits(bits);
-        if value.is_finite() { value } else { f32::NAN }
-    })
+    best
 }
 
-/// Stores scales as `f16`, and returns what was stored.
+/// `Σ w·q` and `Σ q·q` of each output, where q is the nearest to the weight times an inverse.
 #[inline(always)]
-fn store_scales(scales: &[f32; PANEL], out: &mut [f16; PANEL]) -> [f32; PANEL] {
-    out.convert_from_f32_slice(scales);
-    let mut stored = [0.0; PANEL];
-    out.convert_to_f32_slice(&mut stored);
-    stored
+fn fit(part: &Part, inverses: &[f32; PANEL], nearest: impl Fn(f32) -> f32) -> ([f32; PANEL], [f32; PANEL]) {
+    let (mut products, mut squares) = ([0.0; PANEL], [0.0; PANEL]);
+    for weights in part {
+        for j in 0..PANEL {
+            let q = nearest(weights[j] * inverses[j]);
+            products[j] += weights[j] * q;
+            squares[j] += q * q;
+        }
+    }
+    (products, squares)
 }
 
-/// One by a scale; zero where there is none.
+/// Calls `put` with k, the output and the weight over its scale, for every weight; over no scale it is zero.
 #[inline(always)]
-fn inverse(scale: f32) -> f32 {
-    let inverse = 1.0 / scale;
-    if inverse.is_finite() { inverse } else { 0.0 }
+fn each_weight(part: &Part, scales: &[f16; PANEL], mut put: impl FnMut(usize, usize, f32)) {
+    let inverses = inverses_of(scales);
+    for (k, weights) in part.iter().enumerate() {
+        for (j, (&weight, &inverse)) in weights.iter().zip(&inverses).enumerate() {
+            put(k, j, if inverse == 0.0 { 0.0 } else { weight * inverse });
+        }
+    }
+}
+
+/// One by each scale; zero where there is none.
+#[inline(always)]
+fn inverses_of(scales: &[f16; PANEL]) -> [f32; PANEL] {
+    let mut inverses = [0.0; PANEL];
+    scales.convert_to_f32_slice(&mut inverses);
+    for inverse in &mut inverses {
+        let one_by = 1.0 / *inverse;
+        *inverse = if one_by.is_finite() { one_by } else { 0.0 };
+    }
+    inverses
+}
+
+/// The weight of largest magnitude of each output; NaN where one is no number, or infinite.
+#[inline(always)]
+fn largest(part: &Part) -> [f32; PANEL] {
+    let mut largest = [0.0f32; PANEL];
+    for weights in part {
+        for (largest, &weight) in largest.iter_mut().zip(weights) {
+            // As integers, with infinity and NaN on top.
+            let bits = |x: f32| x.to_bits() & 0x7fff_ffff;
+            *largest = if bits(weight) > bits(*largest) { weight } else { *largest };
+        }
+    }
+    largest.map(|largest| if largest.is_finite() { largest } else { f32::NAN })
+}
+
+/// A block of weights in some format.
+pub(crate) trait Block: Plain {
+    /// The same weights in eight bits.
+    fn expand(&self) -> Int8Block;
 }
 
 impl Int8Block {
@@ -212,25 +352,38 @@ impl Int8Block {
         for (out, values) in out.as_chunks_mut::<GROUP>().0.iter_mut().zip(&self.values) {
             *out = values[j].map(|value| (f32::from(value) - 128.0) * scale);
         }
+        turn(out);
     }
 }
 
-impl Int4Block {
-    /// One output's weights.
-    pub(crate) fn output(&self, j: usize, out: &mut [f32; BLOCK]) {
-        let scale = self.scales[j].to_f32();
-        let weight = |nibble: u8| (f32::from(LEVELS[usize::from(nibble)]) - 128.0) * scale;
-        for (pair, values) in out.as_chunks_mut::<{ 2 * GROUP }>().0.iter_mut().zip(&self.values) {
-            let (low, high) = pair.split_at_mut(GROUP);
-            for ((low, high), byte) in low.iter_mut().zip(high).zip(values[j]) {
-                (*low, *high) = (weight(byte & 15), weight(byte >> 4));
+impl Block for Int8Block {
+    #[inline(always)]
+    fn expand(&self) -> Int8Block {
+        *self
+    }
+}
+
+impl Block for Int6Block {
+    #[inline(always)]
+    fn expand(&self) -> Int8Block {
+        let mut out = Int8Block { scales: self.scales, ..Int8Block::zeroed() };
+        for (group, values) in out.values.iter_mut().enumerate() {
+            let (low, high) = (&self.low[group / 2], &self.high[group / 4]);
+            for ((values, low), high) in values.iter_mut().zip(low).zip(high) {
+                for ((value, low), high) in values.iter_mut().zip(low).zip(high) {
+                    let low = low >> (4 * (group % 2)) & 15;
+                    let high = high >> (2 * (group % 4)) & 3;
+                    *value = (low | high << 4) + 96;
+                }
             }
         }
+        out
     }
+}
 
-    /// The same weights in eight bits.
+impl Block for Int4Block {
     #[inline(always)]
-    pub(crate) fn expand(&self) -> Int8Block {
+    fn expand(&self) -> Int8Block {
         let mut out = Int8Block { scales: self.scales, ..Int8Block::zeroed() };
         for (values, pair) in self.values.iter().zip(out.values.as_chunks_mut::<2>().0) {
             let [low, high] = pair;
@@ -245,33 +398,55 @@ impl Int4Block {
 
 /// Adds the products of a row of activations with the weights of 64 outputs; see the module.
 #[inline(always)]
-pub(crate) fn accumulate_int8(x: &[QuantizedBlock], panel: &[Int8Block], out: &mut [f32; PANEL]) {
+pub(crate) fn accumulate<W: Block>(x: &[QuantizedBlock], panel: &[W], out: &mut [f32; PANEL]) {
     for (x, weights) in x.iter().zip(panel) {
-        accumulate_block(x, weights, out);
-    }
-}
-
-/// The same for weights in four bits.
-#[inline(always)]
-pub(crate) fn accumulate_int4(x: &[QuantizedBlock], panel: &[Int4Block], out: &mut [f32; PANEL]) {
-    for (x, weights) in x.iter().zip(panel) {
-        accumulate_block(x, &weights.expand(), out);
-    }
-}
-
-#[inline(always)]
-fn accumulate_block(x: &QuantizedBlock, weights: &Int8Block, out: &mut [f32; PANEL]) {
-    let mut dots = [x.correction; PANEL];
-    for (values, x) in weights.values.iter().zip(x.values.as_chunks::<GROUP>().0) {
-        for (dot, values) in dots.iter_mut().zip(values) {
-            for (&value, &x) in values.iter().zip(x) {
-                *dot += i32::from(value) * i32::from(x);
+        let weights = weights.expand();
+        let mut dots = [x.correction; PANEL];
+        for (values, x) in weights.values.iter().zip(x.values.as_chunks::<GROUP>().0) {
+            for (dot, values) in dots.iter_mut().zip(values) {
+                for (&value, &x) in values.iter().zip(x) {
+                    *dot += i32::from(value) * i32::from(x);
+                }
             }
         }
+        let mut scales = [0.0; PANEL];
+        weights.scales.convert_to_f32_slice(&mut scales);
+        for ((out, &dot), &scale) in out.iter_mut().zip(&dots).zip(&scales) {
+            *out = (dot as f32).mul_add(scale * x.scale, *out);
+        }
     }
-    let mut scales = [0.0; PANEL];
-    weights.scales.convert_to_f32_slice(&mut scales);
-    for ((out, &dot), &scale) in out.iter_mut().zip(&dots).zip(&scales) {
-        *out = (dot as f32).mul_add(scale * x.scale, *out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turning_twice_gives_32_times_what_was() {
+        let x: [f32; BLOCK] = std::array::from_fn(|i| (i * i % 23) as f32 - 11.0);
+        let mut turned = x;
+        turn(&mut turned);
+        assert_eq!(turned[0], x.iter().sum::<f32>());
+        assert_eq!(turned[1], (0..BLOCK).map(|i| if i % 2 == 0 { x[i] } else { -x[i] }).sum::<f32>());
+        turn(&mut turned);
+        assert_eq!(turned, x.map(|x| 32.0 * x));
+    }
+
+    #[test]
+    fn a_value_that_stands_out_costs_the_others_no_more_than_the_scale_says() {
+        let mut x = [1.0; BLOCK];
+        x[7] = 1000.0;
+        let mut out = [QuantizedBlock { values: [0; BLOCK], scale: 0.0, correction: 0 }];
+        quantize(&x, &mut out);
+        let mut back = out[0].values.map(|value| f32::from(value) * out[0].scale);
+        turn(&mut back);
+        for (back, x) in back.iter().zip(x) {
+            // Without turning, every one would have become zero.
+            assert!((back / 32.0 - x).abs() < 0.7, "{back} of {x}");
+        }
+        assert_eq!(
+            out[0].correction,
+            -128 * out[0].values.iter().map(|&value| i32::from(value)).sum::<i32>()
+        );
     }
 }

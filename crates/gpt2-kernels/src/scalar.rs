@@ -12,7 +12,7 @@
 use half::{bf16, f16};
 
 use crate::math::{self, Activation};
-use crate::quant::{self, Int4Block, Int8Block};
+use crate::quant::{self, Block, Int8Block};
 use crate::table::{Kernels, Tile};
 use crate::{PANEL, math::exp};
 
@@ -26,13 +26,17 @@ pub(crate) static KERNELS: Kernels = Kernels {
     // SAFETY: whoever calls a function of the table vouches for the tile.
     accumulate_f16: |tile| unsafe { accumulate_rows(tile, accumulate) },
     // SAFETY: whoever calls a function of the table vouches for the tile.
-    accumulate_int8: |tile| unsafe { accumulate_rows(tile, quant::accumulate_int8) },
+    accumulate_int8: |tile| unsafe { accumulate_rows(tile, quant::accumulate) },
     // SAFETY: whoever calls a function of the table vouches for the tile.
-    accumulate_int4: |tile| unsafe { accumulate_rows(tile, quant::accumulate_int4) },
+    accumulate_int6: |tile| unsafe { accumulate_rows(tile, quant::accumulate) },
+    // SAFETY: whoever calls a function of the table vouches for the tile.
+    accumulate_int4: |tile| unsafe { accumulate_rows(tile, quant::accumulate) },
     widen_bf16,
-    expand_int4,
+    expand_int6: expand,
+    expand_int4: expand,
     quantize: quant::quantize,
     pack_int8: quant::pack_int8,
+    pack_int6: quant::pack_int6,
     pack_int4: quant::pack_int4,
     layer_norm,
     add,
@@ -112,7 +116,8 @@ pub(crate) fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
 }
 
 /// Copies weights into a wider format.
-fn expand_int4(panel: &[Int4Block], out: &mut [Int8Block]) {
+#[inline(always)]
+pub(crate) fn expand<W: Block>(panel: &[W], out: &mut [Int8Block]) {
     for (weights, out) in panel.iter().zip(out) {
         *out = weights.expand();
     }

@@ -56,7 +56,7 @@ impl Shares {
 pub(crate) struct Thread {
     /// Weights of two bytes as floats: one piece of a panel.
     pub(crate) wide: AlignedVec<[f32; PANEL]>,
-    /// Weights of four bits in eight: one piece of a panel.
+    /// Weights of four and six bits in eight: one piece of a panel.
     pub(crate) expanded: AlignedVec<Int8Block>,
     /// Attention scores of a group of queries, then the group's results.
     pub(crate) scores: AlignedVec,
@@ -75,13 +75,13 @@ impl Scratch {
     /// Panics if the number of values overflows.
     #[must_use]
     pub fn new(cpu: &Cpu, format: WeightFormat, rows: usize, inputs: usize, positions: usize) -> Self {
-        let (wide, expanded, quantizes) = match format {
-            WeightFormat::F32 => (0, 0, false),
-            WeightFormat::Bf16 => (WIDE_PIECE, 0, false),
-            WeightFormat::Int8 => (0, 0, true),
-            WeightFormat::Int4 => (0, INT8_PIECE, true),
+        let wide = if format == WeightFormat::Bf16 { WIDE_PIECE } else { 0 };
+        let expanded = if format.rounds_activations() { INT8_PIECE } else { 0 };
+        let blocks = if format.rounds_activations() {
+            rows.checked_mul(inputs.div_ceil(quant::BLOCK))
+        } else {
+            Some(0)
         };
-        let blocks = if quantizes { rows.checked_mul(inputs.div_ceil(quant::BLOCK)) } else { Some(0) };
         let positions = positions.next_multiple_of(attention::BLOCK);
         let thread = || {
             Mutex::new(Thread {

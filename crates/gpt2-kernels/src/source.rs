@@ -70,6 +70,8 @@ pub struct Source<'a> {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     order: Order,
+    /// What the weights of each input are multiplied by.
+    factors: Option<&'a [f32]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,18 +106,28 @@ impl<'a> Source<'a> {
             expected,
             "bytes of a matrix of {inputs} inputs and {outputs} outputs in {dtype:?}"
         );
-        Self { bytes, dtype, inputs, outputs, order }
+        Self { bytes, dtype, inputs, outputs, order, factors: None }
+    }
+
+    /// The same weights, those of each input multiplied by a factor.
+    ///
+    /// # Panics
+    /// Panics if there is not one factor for each input.
+    #[must_use]
+    pub fn scaled(self, factors: &'a [f32]) -> Self {
+        assert_eq!(factors.len(), self.inputs, "factors, inputs of the matrix");
+        Self { factors: Some(factors), ..self }
     }
 
     /// Reads the weights from input `k` and output `first` on into the rows of a panel, one for each input;
     /// columns beyond the last output are left as they are.
     pub(crate) fn read(&self, k: usize, first: usize, panel: &mut [[f32; PANEL]]) {
-        let &Self { bytes, dtype, inputs, outputs, order } = self;
+        let &Self { bytes, dtype, inputs, outputs, order, factors } = self;
         let size = dtype.size();
         let width = PANEL.min(outputs - first);
         match order {
             Order::ByInput => {
-                for (k, values) in (k..).zip(panel) {
+                for (k, values) in (k..).zip(&mut *panel) {
                     let start = (k * outputs + first) * size;
                     dtype.read_row(&bytes[start..start + width * size], &mut values[..width]);
                 }
@@ -132,6 +144,13 @@ impl<'a> Source<'a> {
                             values[column] = value;
                         }
                     }
+                }
+            }
+        }
+        if let Some(factors) = factors {
+            for (values, factor) in panel.iter_mut().zip(&factors[k..]) {
+                for value in values {
+                    *value *= factor;
                 }
             }
         }

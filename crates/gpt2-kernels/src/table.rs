@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 use crate::PANEL;
 use crate::math::Activation;
-use crate::quant::{Int4Block, Int8Block, Part, QuantizedBlock};
+use crate::quant::{Int4Block, Int6Block, Int8Block, Part, QuantizedBlock};
 use crate::scalar;
 
 /// One row of the kernel table.
@@ -19,12 +19,15 @@ pub struct Kernels {
     pub(crate) accumulate_bf16: unsafe fn(&Tile<'_, f32, [bf16; PANEL]>),
     pub(crate) accumulate_f16: unsafe fn(&Tile<'_, f32, [f16; PANEL]>),
     pub(crate) accumulate_int8: unsafe fn(&Tile<'_, QuantizedBlock, Int8Block>),
+    pub(crate) accumulate_int6: unsafe fn(&Tile<'_, QuantizedBlock, Int6Block>),
     pub(crate) accumulate_int4: unsafe fn(&Tile<'_, QuantizedBlock, Int4Block>),
     /// The same weights, in the format that many rows are multiplied with faster.
     pub(crate) widen_bf16: unsafe fn(&[[bf16; PANEL]], &mut [[f32; PANEL]]),
+    pub(crate) expand_int6: unsafe fn(&[Int6Block], &mut [Int8Block]),
     pub(crate) expand_int4: unsafe fn(&[Int4Block], &mut [Int8Block]),
     pub(crate) quantize: unsafe fn(&[f32], &mut [QuantizedBlock]),
     pub(crate) pack_int8: unsafe fn(&Part, &mut Int8Block),
+    pub(crate) pack_int6: unsafe fn(&Part, &mut Int6Block),
     pub(crate) pack_int4: unsafe fn(&Part, &mut Int4Block),
     pub(crate) layer_norm: LayerNorm,
     pub(crate) add: unsafe fn(&mut [f32], &[f32]),

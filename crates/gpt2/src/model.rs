@@ -125,7 +125,7 @@ impl Model {
 
         ops::for_each_row(cpu, work.residual.rows_mut(tokens), |row, x| {
             let (token, position) = token_at(steps, row);
-            weights.wte.output_row(token as usize, x);
+            weights.embedding(token, x);
             for (x, wpe) in x.iter_mut().zip(&weights.wpe[position * config.n_embd..][..config.n_embd]) {
                 *x += wpe;
             }

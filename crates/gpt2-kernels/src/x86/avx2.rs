@@ -19,7 +19,7 @@ use half::{bf16, f16};
 
 use crate::PANEL;
 use crate::math::Activation;
-use crate::quant::{self, Int4Block, Int8Block, LEVELS, Part, QuantizedBlock};
+use crate::quant::{self, Int4Block, Int6Block, Int8Block, LEVELS, Part, QuantizedBlock};
 use crate::scalar;
 use crate::table::{Kernels, Tile};
 
@@ -29,11 +29,14 @@ static KERNELS: Kernels = Kernels {
     accumulate_bf16,
     accumulate_f16,
     accumulate_int8,
+    accumulate_int6,
     accumulate_int4,
     widen_bf16,
+    expand_int6,
     expand_int4,
     quantize,
     pack_int8,
+    pack_int6,
     pack_int4,
     layer_norm,
     add,
@@ -169,11 +172,30 @@ pub(super) unsafe fn accumulate_int8(tile: &Tile<'_, QuantizedBlock, Int8Block>)
 /// # Safety
 /// The machine must have AVX2, FMA and F16C, and the tile must be valid.
 #[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn accumulate_int6(tile: &Tile<'_, QuantizedBlock, Int6Block>) {
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate_expanded(tile, |block, out| expand_int6(block, out)) }
+}
+
+/// # Safety
+/// The machine must have AVX2, FMA and F16C, and the tile must be valid.
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn accumulate_int4(tile: &Tile<'_, QuantizedBlock, Int4Block>) {
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate_expanded(tile, |block, out| expand_int4(block, out)) }
+}
+
+/// # Safety
+/// The machine must have AVX2, FMA and F16C, and the tile must be valid.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn accumulate_expanded<W>(
+    tile: &Tile<'_, QuantizedBlock, W>,
+    expand: impl Fn(&[W], &mut [Int8Block]),
+) {
     for (first, rows) in tile.groups(ROWS) {
         for (index, block) in tile.panel.iter().enumerate() {
             let mut expanded = Int8Block::zeroed();
-            expand_int4(std::slice::from_ref(block), std::slice::from_mut(&mut expanded));
+            expand(std::slice::from_ref(block), std::slice::from_mut(&mut expanded));
             // SAFETY: `first + rows` is at most `tile.rows`, `index` below `panel.len()`, the tile valid.
             unsafe { accumulate_block(tile, first, rows, index, &expanded) }
         }
@@ -258,6 +280,11 @@ unsafe fn accumulate_block_rows<const M: usize, const N: usize, W>(
 }
 
 #[target_feature(enable = "avx2")]
+pub(super) fn expand_int6(panel: &[Int6Block], out: &mut [Int8Block]) {
+    scalar::expand(panel, out);
+}
+
+#[target_feature(enable = "avx2")]
 pub(super) fn expand_int4(panel: &[Int4Block], out: &mut [Int8Block]) {
     // SAFETY: sixteen bytes are read from an array of sixteen.
     let levels = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(LEVELS.as_ptr().cast()) });
@@ -291,6 +318,11 @@ fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn pack_int8(part: &Part, out: &mut Int8Block) {
     quant::pack_int8(part, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack_int6(part: &Part, out: &mut Int6Block) {
+    quant::pack_int6(part, out);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use super::avx2;
 use crate::PANEL;
 use crate::math::Activation;
-use crate::quant::{self, Int4Block, Int8Block, Part, QuantizedBlock};
+use crate::quant::{self, Int4Block, Int6Block, Int8Block, Part, QuantizedBlock};
 use crate::scalar;
 use crate::table::{Kernels, Tile};
 
@@ -25,11 +25,14 @@ pub(super) static KERNELS: Kernels = Kernels {
     accumulate_bf16,
     accumulate_f16,
     accumulate_int8: avx2::accumulate_int8,
+    accumulate_int6: avx2::accumulate_int6,
     accumulate_int4: avx2::accumulate_int4,
     widen_bf16,
+    expand_int6: avx2::expand_int6,
     expand_int4: avx2::expand_int4,
     quantize,
     pack_int8,
+    pack_int6,
     pack_int4,
     layer_norm,
     add,
@@ -164,6 +167,11 @@ fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
 fn pack_int8(part: &Part, out: &mut Int8Block) {
     quant::pack_int8(part, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn pack_int6(part: &Part, out: &mut Int6Block) {
+    quant::pack_int6(part, out);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]

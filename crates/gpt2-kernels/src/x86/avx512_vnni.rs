@@ -4,22 +4,29 @@
 //! sum, without saturation.
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
-    _mm512_broadcast_i32x4, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_storeu_si512,
+    __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi8,
+    _mm512_and_si512, _mm512_broadcast_i32x4, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16,
+    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_ternarylogic_epi32,
 };
 
 use half::f16;
 
 use super::avx512;
 use crate::PANEL;
-use crate::quant::{Int4Block, Int8Block, LEVELS, QuantizedBlock};
+use crate::quant::{Int4Block, Int6Block, Int8Block, LEVELS, QuantizedBlock};
 use crate::table::{Kernels, Tile};
 
-static KERNELS: Kernels =
-    Kernels { name: "avx512-vnni", accumulate_int8, accumulate_int4, expand_int4, ..avx512::KERNELS };
+static KERNELS: Kernels = Kernels {
+    name: "avx512-vnni",
+    accumulate_int8,
+    accumulate_int6,
+    accumulate_int4,
+    expand_int6,
+    expand_int4,
+    ..avx512::KERNELS
+};
 
 /// The row, if this machine has its instructions.
 pub(crate) fn kernels() -> Option<&'static Kernels> {
@@ -49,7 +56,7 @@ unsafe fn accumulate_int8(tile: &Tile<'_, QuantizedBlock, Int8Block>) {
         [group(2 * step), group(2 * step + 1)]
     };
     // SAFETY: by this function's own conditions.
-    unsafe { accumulate(tile, load, |block| &block.scales) }
+    unsafe { accumulate::<128, _>(tile, load, |block| &block.scales) }
 }
 
 /// # Safety
@@ -68,15 +75,35 @@ unsafe fn accumulate_int4(tile: &Tile<'_, QuantizedBlock, Int4Block>) {
         [low, high]
     };
     // SAFETY: by this function's own conditions.
-    unsafe { accumulate(tile, load, |block| &block.scales) }
+    unsafe { accumulate::<128, _>(tile, load, |block| &block.scales) }
 }
 
-/// `load` gives the two groups `2 * step` and `2 * step + 1` of a block.
+/// # Safety
+/// The machine must have AVX-512 BW and VNNI, and the tile must be valid.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
+unsafe fn accumulate_int6(tile: &Tile<'_, QuantizedBlock, Int6Block>) {
+    let load = |block: &Int6Block, step: usize| -> [Lanes; 2] {
+        let (low, high) = (block.low[step].as_ptr(), block.high[step / 2].as_ptr());
+        let [mut first, mut second] = [[_mm512_setzero_si512(); WIDTH]; 2];
+        for (lane, (first, second)) in first.iter_mut().zip(&mut second).enumerate() {
+            // SAFETY: a lane is sixteen of the 64 outputs' groups of four bytes.
+            let low = unsafe { _mm512_loadu_si512(low.add(16 * lane).cast()) };
+            // SAFETY: as above.
+            let high = unsafe { _mm512_loadu_si512(high.add(16 * lane).cast()) };
+            [*first, *second] = join(low, high, step % 2);
+        }
+        [first, second]
+    };
+    // SAFETY: by this function's own conditions.
+    unsafe { accumulate::<32, _>(tile, load, |block| &block.scales) }
+}
+
+/// `load` gives the two groups `2 * step` and `2 * step + 1` of a block, ZERO added to every weight.
 ///
 /// # Safety
 /// The machine must have AVX-512 BW and VNNI, and the tile must be valid.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
-unsafe fn accumulate<W>(
+unsafe fn accumulate<const ZERO: i32, W>(
     tile: &Tile<'_, QuantizedBlock, W>,
     load: impl Fn(&W, usize) -> [Lanes; 2],
     scales: impl Fn(&W) -> &[f16; PANEL],
@@ -85,12 +112,12 @@ unsafe fn accumulate<W>(
         // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
         unsafe {
             match rows {
-                1 => accumulate_rows::<1, W>(tile, first, &load, &scales),
-                2 => accumulate_rows::<2, W>(tile, first, &load, &scales),
-                3 => accumulate_rows::<3, W>(tile, first, &load, &scales),
-                4 => accumulate_rows::<4, W>(tile, first, &load, &scales),
-                5 => accumulate_rows::<5, W>(tile, first, &load, &scales),
-                _ => accumulate_rows::<ROWS, W>(tile, first, &load, &scales),
+                1 => accumulate_rows::<1, ZERO, W>(tile, first, &load, &scales),
+                2 => accumulate_rows::<2, ZERO, W>(tile, first, &load, &scales),
+                3 => accumulate_rows::<3, ZERO, W>(tile, first, &load, &scales),
+                4 => accumulate_rows::<4, ZERO, W>(tile, first, &load, &scales),
+                5 => accumulate_rows::<5, ZERO, W>(tile, first, &load, &scales),
+                _ => accumulate_rows::<ROWS, ZERO, W>(tile, first, &load, &scales),
             }
         }
     }
@@ -99,7 +126,7 @@ unsafe fn accumulate<W>(
 /// # Safety
 /// The machine must have AVX-512 BW and VNNI; rows `first..first + M` of the tile must be valid.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
-unsafe fn accumulate_rows<const M: usize, W>(
+unsafe fn accumulate_rows<const M: usize, const ZERO: i32, W>(
     tile: &Tile<'_, QuantizedBlock, W>,
     first: usize,
     load: &impl Fn(&W, usize) -> [Lanes; 2],
@@ -112,7 +139,8 @@ unsafe fn accumulate_rows<const M: usize, W>(
         }
         // SAFETY: `index` is below `panel.len()`, the length of a row of x.
         let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });
-        let mut dots: [Lanes; M] = std::array::from_fn(|r| [_mm512_set1_epi32(x[r].correction); WIDTH]);
+        let mut dots: [Lanes; M] =
+            std::array::from_fn(|r| [_mm512_set1_epi32(x[r].correction / 128 * ZERO); WIDTH]);
         for step in 0..GROUPS / 2 {
             for (half, weights) in load(block, step).into_iter().enumerate() {
                 for (dots, x) in dots.iter_mut().zip(&x) {
@@ -158,6 +186,43 @@ fn expand(bytes: __m512i, levels: __m512i) -> [__m512i; 2] {
     let low = _mm512_set1_epi8(15);
     [bytes, _mm512_srli_epi16::<4>(bytes)]
         .map(|nibbles| _mm512_shuffle_epi8(levels, _mm512_and_si512(nibbles, low)))
+}
+
+/// The bytes of two groups out of their low four and their high two bits; these are the first or the second
+/// two of the four groups whose high bits lie together.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn join(low: __m512i, high: __m512i, half: usize) -> [__m512i; 2] {
+    let [first, second] = if half == 0 {
+        [_mm512_slli_epi16::<4>(high), _mm512_slli_epi16::<2>(high)]
+    } else {
+        [high, _mm512_srli_epi16::<2>(high)]
+    };
+    // Of each bit the first where the mask has a one, else the second.
+    const CHOOSE: i32 = 0b1110_0100;
+    let (nibble, six) = (_mm512_set1_epi8(15), _mm512_set1_epi8(63));
+    [(low, first), (_mm512_srli_epi16::<4>(low), second)]
+        .map(|(low, high)| _mm512_and_si512(_mm512_ternarylogic_epi32::<CHOOSE>(low, high, nibble), six))
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn expand_int6(panel: &[Int6Block], out: &mut [Int8Block]) {
+    let zero = _mm512_set1_epi8(96);
+    for (block, out) in panel.iter().zip(out) {
+        for (step, pair) in out.values.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            for lane in (0..PANEL).step_by(16) {
+                // SAFETY: a lane is sixteen of the 64 outputs' groups of four bytes, here and below.
+                let low = unsafe { _mm512_loadu_si512(block.low[step].as_ptr().add(lane).cast()) };
+                // SAFETY: as above.
+                let high = unsafe { _mm512_loadu_si512(block.high[step / 2].as_ptr().add(lane).cast()) };
+                for (group, joined) in pair.iter_mut().zip(join(low, high, step % 2)) {
+                    let bytes = _mm512_add_epi8(joined, zero);
+                    // SAFETY: as above.
+                    unsafe { _mm512_storeu_si512(group.as_mut_ptr().add(lane).cast(), bytes) };
+                }
+            }
+        }
+        out.scales = block.scales;
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]

@@ -44,6 +44,7 @@ mod rows;
 pub mod scalar;
 mod scratch;
 mod source;
+mod sync;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,22 +1,30 @@
 //! Threads that wait for work and share it by tasks.
 //!
 //! ```text
-//! caller   lock · publish job · claim tasks … · wait until every worker is done · unlock
-//! worker                 see job · claim tasks … · report done · spin a while · sleep
+//! caller   lock · publish job · claim tasks, run them, report · wait for the reports of all · unlock
+//! worker           claim tasks, run them, report · spin a while · sleep · claim tasks, …
 //! ```
-//! Tasks are claimed one by one from a counter, so an uneven split evens out. Which thread runs a
-//! task never changes a result: every task writes its own outputs.
+//! Tasks are claimed one by one, so an uneven split evens out. Which thread runs a task never
+//! changes a result: every task writes its own outputs.
+//!
+//! Two counters carry the proof. `unclaimed` is how many tasks nobody has claimed, `unfinished` how
+//! many nobody has reported. Who has claimed a task and not reported it may use the job, and nobody
+//! else: `run` stays until `unfinished` is zero, and only then is there another job. A worker that
+//! sleeps, or has lost its core, has no claim and is not waited for; when it comes back it claims
+//! from the job of that moment, or finds nothing. `tests/loom.rs` has a model checker try every order.
 
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::PoisonError;
 
-/// Checks of the job counter before a worker sleeps: longer than the gaps between two operations
-/// of a forward pass, short enough that an idle program uses no CPU.
-const SPINS: u32 = 20_000;
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::{Arc, Condvar, JoinHandle, Mutex, MutexGuard, SharedCell, hint, thread};
+
+/// Looks for a task before a worker sleeps. A look takes as long as `spin_loop`, between 10 and 50 ns
+/// on today's processors: at least half a millisecond, which is more than a program does between two
+/// forward passes, and at most a few, so that it uses no CPU soon after the last.
+const SPINS: u32 = if cfg!(loom) { 1 } else { 50_000 };
 
 /// A task: called with its index and the index of the thread that runs it.
 type Task<'a> = &'a (dyn Fn(usize, usize) + Sync);
@@ -32,28 +40,38 @@ pub struct Pool {
 }
 
 struct Shared {
-    /// Number of jobs published so far; a change tells the workers that there is a new one.
-    published: AtomicUsize,
-    job: Mutex<Job>,
-    next_task: AtomicUsize,
-    /// Workers that have not finished the current job.
-    busy: AtomicUsize,
-    /// Workers that sleep, or are about to.
-    sleeping: AtomicUsize,
-    wake: Condvar,
+    watched: Watched,
+    /// Tasks that nobody has reported: those unclaimed, and those being run.
+    unfinished: AtomicUsize,
+    /// Written by a caller that has the lock while `unfinished` is zero, read by those with a claim.
+    job: SharedCell<Job>,
+    /// The first panic in a task of this job.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Whether some worker sleeps, or is about to; written by who holds `bed`.
+    asleep: AtomicBool,
+    bed: Mutex<()>,
+    alarm: Condvar,
+}
+
+/// What idle workers look at all the time, apart from what a caller writes before it publishes a job:
+/// two cache lines, for processors fetch them in pairs.
+#[repr(align(128))]
+struct Watched {
+    /// Tasks that nobody has claimed; going up from zero is what publishes a job.
+    unclaimed: AtomicUsize,
+    /// Whether the workers are to return.
+    ending: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
-enum Job {
-    None,
-    /// The lifetime is that of `Pool::run`'s argument; `run` returns only when no worker uses it.
-    Run {
-        task: Task<'static>,
-        tasks: usize,
-    },
-    Exit,
+struct Job {
+    /// The lifetime is that of `Pool::run`'s argument; `run` returns only when nobody uses it.
+    task: Task<'static>,
+    tasks: usize,
 }
+
+/// A task that was claimed: how many were unclaimed just before.
+struct Claim(usize);
 
 impl Pool {
     /// Starts `threads - 1` workers.
@@ -75,19 +93,19 @@ impl Pool {
     pub fn try_new(threads: usize) -> io::Result<Self> {
         assert!(threads > 0, "a pool needs at least one thread");
         let shared = Arc::new(Shared {
-            published: AtomicUsize::new(0),
-            job: Mutex::new(Job::None),
-            next_task: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
-            sleeping: AtomicUsize::new(0),
-            wake: Condvar::new(),
+            watched: Watched { unclaimed: AtomicUsize::new(0), ending: AtomicBool::new(false) },
+            unfinished: AtomicUsize::new(0),
+            job: SharedCell::new(Job { task: &|_, _| (), tasks: 0 }),
             panic: Mutex::new(None),
+            asleep: AtomicBool::new(false),
+            bed: Mutex::new(()),
+            alarm: Condvar::new(),
         });
         let mut pool = Self { shared, caller: Mutex::new(()), workers: Vec::with_capacity(threads - 1) };
         for worker in 1..threads {
             let shared = Arc::clone(&pool.shared);
-            let thread = std::thread::Builder::new().name(format!("gpt2-{worker}"));
-            pool.workers.push(thread.spawn(move || shared.work(worker))?);
+            let thread = thread::Builder::new().name(format!("gpt2-{worker}"));
+            pool.workers.push(thread.spawn(move || shared.serve(worker))?);
         }
         Ok(pool)
     }
@@ -103,24 +121,20 @@ impl Pool {
     /// Threads are numbered from 0; no two tasks with the same thread number run at once.
     ///
     /// # Panics
-    /// A panic in a task is carried to the caller once all threads are done. A task must not
-    /// call `run` on the pool it runs on: it would wait for itself.
+    /// A panic in a task is carried to the caller once all threads are done; tasks that were not
+    /// begun by then are left out. A task must not call `run` on the pool it runs on: it would wait
+    /// for itself.
     pub fn run(&self, tasks: usize, task: impl Fn(usize, usize) + Sync) {
+        // Thread 0 is the caller's, whether there are workers or not: one caller at a time.
+        let caller = lock(&self.caller);
         if self.workers.is_empty() || tasks <= 1 {
-            // Thread 0 is the caller's: another caller may be in the same position, so the lock.
-            let _caller = lock(&self.caller);
             return (0..tasks).for_each(|index| task(index, 0));
         }
-        let caller = lock(&self.caller);
         let task: Task<'_> = &task;
-        // SAFETY: workers use the reference between `publish` and the end of `wait_for_workers`
-        // only, and this function leaves neither early: `claim` catches panics.
+        // SAFETY: threads with a claim alone use the reference, `Shared::run` returns when there are
+        // none left, and it returns: `work` catches the panics of tasks, and nothing else panics.
         let task = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(task) };
-        self.shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        self.shared.next_task.store(0, Ordering::Relaxed);
-        self.shared.publish(Job::Run { task, tasks });
-        self.shared.claim(task, tasks, 0);
-        self.shared.wait_for_workers();
+        self.shared.run(Job { task, tasks });
         let panic = lock(&self.shared.panic).take();
         drop(caller);
         if let Some(panic) = panic {
@@ -131,7 +145,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.publish(Job::Exit);
+        self.shared.watched.ending.store(true, Ordering::Relaxed);
+        self.shared.wake();
         for worker in self.workers.drain(..) {
             // A worker catches the panics of its tasks, so it ends well; if not, there is nothing to mend.
             let _ = worker.join();
@@ -140,72 +155,68 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn publish(&self, job: Job) {
-        *lock(&self.job) = job;
-        // Sequentially consistent, as are the accesses in `wait`: either this sees the sleeper, or
-        // the sleeper sees the new job before it sleeps.
-        self.published.fetch_add(1, Ordering::SeqCst);
-        if self.sleeping.load(Ordering::SeqCst) > 0 {
-            // The lock makes sure that a sleeper is either before its last look or inside its wait.
-            drop(lock(&self.job));
-            self.wake.notify_all();
+    /// Publishes a job, takes part in it, and returns when no thread has a claim any more.
+    ///
+    /// One caller at a time.
+    fn run(&self, job: Job) {
+        // SAFETY: the last job has no unfinished tasks, which this caller or the one before it saw,
+        // so nobody has a claim and nobody reads; nobody else writes, for there is one caller.
+        self.job.write(|place| unsafe { *place = job });
+        self.unfinished.store(job.tasks, Ordering::Relaxed);
+        // The first task is the caller's claim. Release: who claims another sees the job, and
+        // `unfinished` as it is for this job.
+        self.watched.unclaimed.store(job.tasks - 1, Ordering::Release);
+        self.wake();
+        self.work(Claim(job.tasks), 0);
+        let mut spins = 0;
+        // Acquire: what the tasks wrote is visible from here on, and all reads of the job are over.
+        while self.unfinished.load(Ordering::Acquire) > 0 {
+            pause(&mut spins);
         }
     }
 
     /// The life of a worker.
-    fn work(&self, worker: usize) {
-        let mut seen = 0;
-        loop {
-            seen = self.wait(seen);
-            let job = *lock(&self.job);
-            match job {
-                Job::Run { task, tasks } => {
-                    self.claim(task, tasks, worker);
-                    // Release: what the tasks wrote is visible to who sees `busy` go down.
-                    self.busy.fetch_sub(1, Ordering::Release);
-                }
-                Job::None => {}
-                Job::Exit => return,
+    fn serve(&self, thread: usize) {
+        let mut spins = 0;
+        while !self.watched.ending.load(Ordering::Relaxed) {
+            if let Some(claim) = self.claim() {
+                self.work(claim, thread);
+                spins = 0;
+            } else if spins < SPINS {
+                pause(&mut spins);
+            } else {
+                self.sleep();
+                spins = 0;
             }
         }
     }
 
-    /// Waits until more jobs than `seen` were published; spins first, then sleeps.
-    fn wait(&self, seen: usize) -> usize {
-        for _ in 0..SPINS {
-            let published = self.published.load(Ordering::Acquire);
-            if published != seen {
-                return published;
-            }
-            std::hint::spin_loop();
-        }
-        self.sleeping.fetch_add(1, Ordering::SeqCst);
-        let mut job = lock(&self.job);
-        let published = loop {
-            let published = self.published.load(Ordering::SeqCst);
-            if published != seen {
-                break published;
-            }
-            job = self.wake.wait(job).unwrap_or_else(PoisonError::into_inner);
-        };
-        drop(job);
-        self.sleeping.fetch_sub(1, Ordering::SeqCst);
-        published
+    fn claim(&self) -> Option<Claim> {
+        // Acquire: sees what `run` wrote before it published these tasks.
+        let before =
+            self.watched.unclaimed.fetch_update(Ordering::Acquire, Ordering::Relaxed, |n| n.checked_sub(1));
+        before.ok().map(Claim)
     }
 
-    /// Runs tasks until none is left; a panic ends the job early and is kept for the caller.
-    fn claim(&self, task: Task<'_>, tasks: usize, thread: usize) {
+    /// Runs the task of a claim, then others until none is left, and reports them.
+    ///
+    /// A panic ends the job early and is kept for the caller.
+    fn work(&self, Claim(mut left): Claim, thread: usize) {
+        // SAFETY: this thread has a claim that it has not reported, so `run` does not return before
+        // it does, and nobody writes.
+        let Job { task, tasks } = self.job.read(|job| unsafe { *job });
+        let mut done = 1;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             loop {
-                let index = self.next_task.fetch_add(1, Ordering::Relaxed);
-                if index >= tasks {
-                    break;
-                }
-                task(index, thread);
+                task(tasks - left, thread);
+                let Some(Claim(before)) = self.claim() else { break };
+                left = before;
+                done += 1;
             }
         }));
         if let Err(panic) = outcome {
-            self.next_task.store(tasks, Ordering::Relaxed);
+            // All that are left are claimed at once, and reported without having been run.
+            done += self.watched.unclaimed.swap(0, Ordering::Relaxed);
             let mut kept = lock(&self.panic);
             if kept.is_none() {
                 *kept = Some(panic);
@@ -214,19 +225,43 @@ impl Shared {
                 std::mem::forget(panic);
             }
         }
+        // Release: what the tasks wrote is visible to who sees this report, or a later one.
+        self.unfinished.fetch_sub(done, Ordering::Release);
     }
 
-    fn wait_for_workers(&self) {
-        let mut spins = 0u32;
-        while self.busy.load(Ordering::Acquire) > 0 {
-            spins = spins.wrapping_add(1);
-            if spins.is_multiple_of(1024) {
-                // The worker may have lost its core to someone else.
-                std::thread::yield_now();
-            }
-            std::hint::spin_loop();
+    /// Sleeps until woken, unless there is something to do; may return for no reason.
+    fn sleep(&self) {
+        let bed = lock(&self.bed);
+        self.asleep.store(true, Ordering::Relaxed);
+        // With the fence in `wake`: either this sees what there is to do, or `wake` sees the sleeper.
+        fence(Ordering::SeqCst);
+        if self.watched.unclaimed.load(Ordering::Relaxed) == 0 && !self.watched.ending.load(Ordering::Relaxed)
+        {
+            drop(self.alarm.wait(bed));
         }
     }
+
+    /// Wakes the workers that sleep, after there is something to do.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            // Who has the lock knows that nobody is on the way from a last look to the wait.
+            let bed = lock(&self.bed);
+            self.asleep.store(false, Ordering::Relaxed);
+            drop(bed);
+            self.alarm.notify_all();
+        }
+    }
+}
+
+/// Waits for a moment, and counts it.
+fn pause(spins: &mut u32) {
+    *spins = spins.wrapping_add(1);
+    if spins.is_multiple_of(1024) {
+        // Whoever this thread waits for may be waiting for the core.
+        thread::yield_now();
+    }
+    hint::spin_loop();
 }
 
 /// Locks; what a mutex here guards is valid also after a panic.
@@ -240,7 +275,7 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;

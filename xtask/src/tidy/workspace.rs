@@ -6,6 +6,8 @@ use super::{File, Problem};
 
 /// The one dependency that the kernels may have.
 const KERNELS: (&str, &str) = ("gpt2-kernels", "half");
+/// The model checker that they may have besides, and the condition that keeps it out of every build of a program.
+const KERNELS_CHECKED: (&str, &str) = ("loom", "cfg(loom)");
 
 /// Lists what is wrong with our manifests and with what they depend on.
 ///
@@ -70,8 +72,9 @@ fn kernels(manifest: &File, package: &Value) -> Vec<Problem> {
         return Vec::new();
     }
     let used = package["dependencies"].as_array().into_iter().flatten();
-    let names = used.filter(|used| used["kind"] != "dev").map(|used| text(&used["name"]));
-    names
+    let used = used.filter(|used| used["kind"] != "dev");
+    used.filter(|used| (text(&used["name"]), text(&used["target"])) != KERNELS_CHECKED)
+        .map(|used| text(&used["name"]))
         .filter(|name| *name != KERNELS.1)
         .map(|name| {
             let line =
@@ -208,11 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn kernels_depend_on_half_at_most() {
+    fn kernels_depend_on_half_at_most_and_on_loom_where_it_checks_them() {
         let manifest = format!("{GOOD}\n[dependencies]\nhalf = \"2\"\nlibc = \"1\"\n");
         let dependencies = json!([
             { "name": "half", "kind": null }, { "name": "libc", "kind": null }, { "name": "proptest", "kind": "dev" },
-            { "name": "cc", "kind": "build" },
+            { "name": "cc", "kind": "build" }, { "name": "loom", "kind": null, "target": "cfg(loom)" },
+            { "name": "loom", "kind": null, "target": null }, { "name": "libc", "kind": null, "target": "cfg(loom)" },
         ]);
         let path = "crates/gpt2-kernels/Cargo.toml";
         let found =
@@ -222,6 +226,8 @@ mod tests {
             [
                 "crates/gpt2-kernels/Cargo.toml:9: depends on `libc`, may depend on `half` at most",
                 "crates/gpt2-kernels/Cargo.toml:1: depends on `cc`, may depend on `half` at most",
+                "crates/gpt2-kernels/Cargo.toml:1: depends on `loom`, may depend on `half` at most",
+                "crates/gpt2-kernels/Cargo.toml:9: depends on `libc`, may depend on `half` at most",
             ]
         );
         let files = [("crates/gpt2/Cargo.toml", GOOD), ("deny.toml", DENY)];

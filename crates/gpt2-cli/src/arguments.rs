@@ -57,7 +57,7 @@ pub(crate) struct Options {
     #[arg(long, global = true, env = "GPT2_KV_DTYPE", hide_env = true, value_enum)]
     pub(crate) kv_dtype: Option<KvDtype>,
 
-    /// Number of threads; changes no result [default: what the machine runs at once]
+    /// Number of threads; changes no result [default: one for each core it may use]
     #[arg(long, global = true, env = "GPT2_THREADS", hide_env = true, value_name = "N")]
     #[arg(value_parser = at_most(MOST_THREADS), allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,

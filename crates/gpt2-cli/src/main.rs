@@ -7,6 +7,7 @@
 
 mod arguments;
 mod commands;
+mod cores;
 mod failure;
 mod model;
 mod prompt;

@@ -23,6 +23,7 @@ use gpt2::tokenizer::Tokenizer;
 use gpt2_kernels::{Cpu, Kernels};
 
 use crate::arguments::{MOST_THREADS, Options};
+use crate::cores;
 use crate::failure::{Failure, MODEL_DIRECTORY};
 use crate::terminal::{self, Terminal, Unit};
 
@@ -331,9 +332,7 @@ pub(crate) fn cpu(options: &Options) -> Result<Cpu, Failure> {
             Failure::usage(message).hint(format!("it can run {}", available.join(", ")))
         })?,
     };
-    let threads = options.threads.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MOST_THREADS))
-    });
+    let threads = options.threads.unwrap_or_else(|| cores::usable().min(MOST_THREADS));
     Cpu::try_new(kernels, threads).map_err(|error| {
         Failure::caused(format!("cannot start {threads} threads"), error)
             .hint("ask for fewer with `--threads`")

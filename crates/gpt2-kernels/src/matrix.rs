@@ -244,7 +244,7 @@ fn copy_column<W: Weight>(panel: &[[W; PANEL]], column: usize, out: &mut [f32]) 
 fn copy_blocks<W: Block>(panel: &[W], column: usize, out: &mut [f32]) {
     let mut values = [0.0; quant::BLOCK];
     for (block, out) in panel.iter().zip(out.chunks_mut(quant::BLOCK)) {
-        block.expand().output(column, &mut values);
+        block.output(column, &mut values);
         out.copy_from_slice(&values[..out.len()]);
     }
 }

@@ -148,12 +148,7 @@ fn quantize_block(mut x: [f32; BLOCK], out: &mut QuantizedBlock) {
     turn(&mut x);
     // As integers, magnitudes are ordered as their values are, with infinity and NaN on top.
     let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
-    let (inverse, scale) = match f32::from_bits(largest) {
-        largest if !largest.is_finite() => (0.0, f32::NAN),
-        // Too small for an inverse: as good as zero.
-        largest if largest < 127.0 / f32::MAX => (0.0, 0.0),
-        largest => (127.0 / largest, largest / 127.0),
-    };
+    let (inverse, scale) = inverse_and_scale(f32::from_bits(largest));
     let mut sum = 0;
     for (value, x) in out.values.iter_mut().zip(x) {
         let rounded = round(if inverse == 0.0 { 0.0 } else { x * inverse });
@@ -162,6 +157,19 @@ fn quantize_block(mut x: [f32; BLOCK], out: &mut QuantizedBlock) {
     }
     out.scale = scale;
     out.correction = -128 * sum;
+}
+
+/// What activations of that largest magnitude are multiplied by to be rounded, and the scale they have then.
+#[inline(always)]
+pub(crate) fn inverse_and_scale(largest: f32) -> (f32, f32) {
+    if !largest.is_finite() {
+        (0.0, f32::NAN)
+    } else if largest < 127.0 / f32::MAX {
+        // Too small for an inverse: as good as zero.
+        (0.0, 0.0)
+    } else {
+        (127.0 / largest, largest / 127.0)
+    }
 }
 
 /// Where the last bit of a float is worth one: adding it rounds to the nearest integer, halves to even.
@@ -336,21 +344,31 @@ fn largest(part: &Part) -> [f32; PANEL] {
 
 /// A block of weights in some format.
 pub(crate) trait Block: Plain {
-    /// The same weights in eight bits.
-    fn expand(&self) -> Int8Block;
-}
+    /// What an input's weights are multiplied by.
+    fn scales(&self) -> &[f16; PANEL];
 
-impl Int8Block {
-    /// No weights yet: room for some.
-    pub(crate) fn zeroed() -> Self {
-        Self { values: [[[0; GROUP]; PANEL]; GROUPS], scales: [f16::ZERO; PANEL] }
+    /// The weight of one output, 128 added.
+    fn byte(&self, k: usize, j: usize) -> u8;
+
+    /// The same weights in eight bits.
+    #[inline(always)]
+    fn expand(&self) -> Int8Block {
+        let mut out = Int8Block { scales: *self.scales(), ..Int8Block::zeroed() };
+        for (group, values) in out.values.iter_mut().enumerate() {
+            for (j, values) in values.iter_mut().enumerate() {
+                for (k, value) in values.iter_mut().enumerate() {
+                    *value = self.byte(group * GROUP + k, j);
+                }
+            }
+        }
+        out
     }
 
-    /// One output's weights.
-    pub(crate) fn output(&self, j: usize, out: &mut [f32; BLOCK]) {
-        let scale = self.scales[j].to_f32();
-        for (out, values) in out.as_chunks_mut::<GROUP>().0.iter_mut().zip(&self.values) {
-            *out = values[j].map(|value| (f32::from(value) - 128.0) * scale);
+    /// One output's weights as they were before they were turned, but for the rounding.
+    fn output(&self, j: usize, out: &mut [f32; BLOCK]) {
+        let scale = self.scales()[j].to_f32();
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = (f32::from(self.byte(k, j)) - 128.0) * scale;
         }
         turn(out);
     }
@@ -358,41 +376,48 @@ impl Int8Block {
 
 impl Block for Int8Block {
     #[inline(always)]
-    fn expand(&self) -> Int8Block {
-        *self
+    fn scales(&self) -> &[f16; PANEL] {
+        &self.scales
+    }
+
+    #[inline(always)]
+    fn byte(&self, k: usize, j: usize) -> u8 {
+        self.values[k / GROUP][j][k % GROUP]
     }
 }
 
 impl Block for Int6Block {
     #[inline(always)]
-    fn expand(&self) -> Int8Block {
-        let mut out = Int8Block { scales: self.scales, ..Int8Block::zeroed() };
-        for (group, values) in out.values.iter_mut().enumerate() {
-            let (low, high) = (&self.low[group / 2], &self.high[group / 4]);
-            for ((values, low), high) in values.iter_mut().zip(low).zip(high) {
-                for ((value, low), high) in values.iter_mut().zip(low).zip(high) {
-                    let low = low >> (4 * (group % 2)) & 15;
-                    let high = high >> (2 * (group % 4)) & 3;
-                    *value = (low | high << 4) + 96;
-                }
-            }
-        }
-        out
+    fn scales(&self) -> &[f16; PANEL] {
+        &self.scales
+    }
+
+    #[inline(always)]
+    fn byte(&self, k: usize, j: usize) -> u8 {
+        let (group, k) = (k / GROUP, k % GROUP);
+        let low = self.low[group / 2][j][k] >> (4 * (group % 2)) & 15;
+        let high = self.high[group / 4][j][k] >> (2 * (group % 4)) & 3;
+        (low | high << 4) + 96
     }
 }
 
 impl Block for Int4Block {
     #[inline(always)]
-    fn expand(&self) -> Int8Block {
-        let mut out = Int8Block { scales: self.scales, ..Int8Block::zeroed() };
-        for (values, pair) in self.values.iter().zip(out.values.as_chunks_mut::<2>().0) {
-            let [low, high] = pair;
-            for ((values, low), high) in values.iter().zip(low).zip(high) {
-                *low = values.map(|byte| LEVELS[usize::from(byte & 15)]);
-                *high = values.map(|byte| LEVELS[usize::from(byte >> 4)]);
-            }
-        }
-        out
+    fn scales(&self) -> &[f16; PANEL] {
+        &self.scales
+    }
+
+    #[inline(always)]
+    fn byte(&self, k: usize, j: usize) -> u8 {
+        let (group, k) = (k / GROUP, k % GROUP);
+        LEVELS[usize::from(self.values[group / 2][j][k] >> (4 * (group % 2)) & 15)]
+    }
+}
+
+impl Int8Block {
+    /// No weights yet: room for some.
+    pub(crate) fn zeroed() -> Self {
+        Self { values: [[[0; GROUP]; PANEL]; GROUPS], scales: [f16::ZERO; PANEL] }
     }
 }
 

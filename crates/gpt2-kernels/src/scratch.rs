@@ -42,12 +42,14 @@ impl Shares {
     /// Takes one of `count` panels: for each of them this may be called once, by any threads.
     pub(crate) fn take(&self, count: usize, thread: usize) -> usize {
         let threads = self.next.len();
-        let mut owners = (thread..threads).chain(0..thread);
-        let taken = owners.find_map(|owner| {
+        for owner in thread..thread + threads {
+            let owner = if owner < threads { owner } else { owner - threads };
             let panel = self.next[owner].0.fetch_add(1, Ordering::Relaxed);
-            (panel < count * (owner + 1) / threads).then_some(panel)
-        });
-        taken.expect("as many panels as calls")
+            if panel < count * (owner + 1) / threads {
+                return panel;
+            }
+        }
+        unreachable!("there are as many panels as calls")
     }
 }
 

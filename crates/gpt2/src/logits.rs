@@ -49,11 +49,24 @@ impl<'a> Logits<'a> {
 #[must_use]
 pub fn argmax(scores: &[f32]) -> usize {
     assert!(!scores.is_empty(), "argmax of nothing");
+    // Most stretches hold nothing larger, which takes no branch for each score to find out.
+    const STRETCH: usize = 64;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut best = 0;
     let mut largest = f32::NEG_INFINITY;
-    for (index, &score) in scores.iter().enumerate() {
-        if score > largest {
-            (best, largest) = (index, score);
+    for (stretch, scores) in scores.chunks(STRETCH).enumerate() {
+        let mut lanes = [f32::NEG_INFINITY; 8];
+        for scores in scores.chunks(lanes.len()) {
+            for (lane, &score) in lanes.iter_mut().zip(scores) {
+                *lane = larger(*lane, score);
+            }
+        }
+        if lanes.into_iter().fold(f32::NEG_INFINITY, larger) > largest {
+            for (index, &score) in scores.iter().enumerate() {
+                if score > largest {
+                    (best, largest) = (stretch * STRETCH + index, score);
+                }
+            }
         }
     }
     best
@@ -68,5 +81,11 @@ mod tests {
         assert_eq!(argmax(&[1.0, 3.0, 3.0, 2.0]), 1);
         assert_eq!(argmax(&[f32::NAN, -1.0, f32::NAN]), 1);
         assert_eq!(argmax(&[f32::NEG_INFINITY, f32::NEG_INFINITY]), 0);
+        for (length, best) in [(64, 63), (65, 64), (1000, 0), (1000, 777), (50257, 50256)] {
+            let mut scores = vec![-1.0; length];
+            scores[best] = 2.0;
+            scores[length - 1] = 2.0;
+            assert_eq!(argmax(&scores), best);
+        }
     }
 }

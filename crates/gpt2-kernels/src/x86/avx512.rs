@@ -5,9 +5,12 @@
 //! processors of this kind without VNNI have little more to offer them.
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps,
+    __m128i, __m512, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128, _mm256_loadu_si256, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi8,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_sub_ps, _mm512_max_epi32, _mm512_mul_ps, _mm512_permute_ps, _mm512_reduce_add_epi32,
+    _mm512_reduce_max_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use half::{bf16, f16};
@@ -159,9 +162,54 @@ fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
     scalar::widen_bf16(panel, out);
 }
 
+/// The compiler finds no good shuffles for [`quant::quantize`], so they are here.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
 fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
-    quant::quantize(x, out);
+    let (blocks, rest) = x.as_chunks::<{ quant::BLOCK }>();
+    for (x, out) in blocks.iter().zip(&mut *out) {
+        quantize_block(x, out);
+    }
+    if let Some(last) = out.get_mut(blocks.len()) {
+        let mut x = [0.0; quant::BLOCK];
+        x[..rest.len()].copy_from_slice(rest);
+        quantize_block(&x, last);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn quantize_block(x: &[f32; quant::BLOCK], out: &mut QuantizedBlock) {
+    // SAFETY: the first sixteen of 32 floats.
+    let low = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+    // SAFETY: the other sixteen.
+    let high = unsafe { _mm512_loadu_ps(x.as_ptr().add(16)) };
+    let [low, high] = [_mm512_add_ps(low, high), _mm512_sub_ps(low, high)].map(|x| {
+        let x = turn_step(x, _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x), 0xff00);
+        let x = turn_step(x, _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x), 0xf0f0);
+        let x = turn_step(x, _mm512_permute_ps::<0b01_00_11_10>(x), 0xcccc);
+        turn_step(x, _mm512_permute_ps::<0b10_11_00_01>(x), 0xaaaa)
+    });
+    let bits = |x: __m512| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+    let largest = _mm512_reduce_max_epi32(_mm512_max_epi32(bits(low), bits(high)));
+    let (inverse, scale) = quant::inverse_and_scale(f32::from_bits(largest.cast_unsigned()));
+    let round = |x: __m512| {
+        let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
+        if inverse == 0.0 { _mm512_setzero_si512() } else { rounded }
+    };
+    let (low, high) = (round(low), round(high));
+    // SAFETY: sixteen bytes each, of 32.
+    unsafe {
+        let values = out.values.as_mut_ptr().cast::<__m128i>();
+        _mm_storeu_si128(values, _mm512_cvtepi32_epi8(low));
+        _mm_storeu_si128(values.add(1), _mm512_cvtepi32_epi8(high));
+    }
+    out.scale = scale;
+    out.correction = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+}
+
+/// Adds to each value the other one of its pair, or takes it off the other where the mask says that it is the second.
+#[target_feature(enable = "avx512f")]
+fn turn_step(x: __m512, other: __m512, second: u16) -> __m512 {
+    _mm512_mask_sub_ps(_mm512_add_ps(x, other), second, other, x)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]

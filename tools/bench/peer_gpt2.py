@@ -45,9 +45,8 @@ def main() -> None:
         "about": f"{single['kernels']} kernels",
         "decode_tps": round(single["decode_tokens_per_second"], 2),
         "rss_b1_mib": round(single["peak_rss_mib"], 1),
+        "tokens": single["tokens"],
     }
-    if "tokens" in single:
-        result["tokens"] = single["tokens"][:8]
     result["prefill_tps"] = {length: round(bench(length, 1)["prefill_tokens_per_second"], 1)
                              for length in arguments.prompt_lens}
     result["batch_tps"] = {size: round(batch_tps(bench(PROMPT, BATCH_NEW, size)), 1) for size in arguments.batches}

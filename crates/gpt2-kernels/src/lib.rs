@@ -14,6 +14,7 @@
 //! | [`quant`] | eight and four bits: blocks of 32 values that share a scale |
 //! | [`ops`] | what a model calls: checks lengths once, splits the work over the [`Pool`] |
 //! | [`attention`] | blocks of keys and values, and causal attention over them |
+//! | [`limits`] | what the machine gives at most, to measure products against |
 //!
 //! ```
 //! use gpt2_kernels::ops::{self, Epilogue};
@@ -35,6 +36,7 @@
 
 mod aligned;
 pub mod attention;
+pub mod limits;
 pub mod math;
 mod matrix;
 pub mod ops;

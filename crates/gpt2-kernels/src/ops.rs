@@ -3,7 +3,6 @@
 //! Work is split by outputs or by rows, never along a sum, so the number of threads changes no bit.
 
 use std::marker::PhantomData;
-use std::sync::{Mutex, PoisonError};
 
 use crate::aligned::Plain;
 use crate::math::{Activation, ln};
@@ -295,21 +294,6 @@ pub fn log_sum_exp(cpu: &Cpu, x: &[f32]) -> f32 {
     // SAFETY: the machine has this row's instructions, for the table gives out no other.
     let (max, sum) = unsafe { (cpu.kernels.exp_sum)(x) };
     if sum.is_nan() { f32::NAN } else { max + ln(f64::from(sum)) as f32 }
-}
-
-/// Reads a buffer from end to end with all threads, as fast as they can: what the speed of a product, which
-/// reads every weight once, is measured against. Returns the sum of one part of it, so that nothing is left out.
-#[must_use]
-pub fn read(cpu: &Cpu, x: &[f32]) -> f32 {
-    /// One megabyte.
-    const PART: usize = 1 << 18;
-    let last = Mutex::new(0.0);
-    cpu.pool.run(x.len().div_ceil(PART), |task, _| {
-        // SAFETY: the machine has this row's instructions, for the table gives out no other.
-        let sum = unsafe { (cpu.kernels.read)(&x[task * PART..x.len().min((task + 1) * PART)]) };
-        *last.lock().unwrap_or_else(PoisonError::into_inner) = sum;
-    });
-    last.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls `f` with the index and the values of every row; rows run in parallel when there are enough. (M, C)

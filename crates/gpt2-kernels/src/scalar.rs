@@ -9,8 +9,11 @@
 //! The element-wise functions are `#[inline(always)]`: rows `avx2` and `avx512` compile these very
 //! bodies with their instructions switched on, and Rust never reorders floating-point operations.
 
+use std::hint::black_box;
+
 use half::{bf16, f16};
 
+use crate::limits::{OUTPUTS, ROWS, Sums};
 use crate::math::{self, Activation};
 use crate::quant::{self, Block, Int8Block};
 use crate::table::{Kernels, Tile};
@@ -44,6 +47,8 @@ pub(crate) static KERNELS: Kernels = Kernels {
     exp_weights,
     exp_sum,
     read,
+    peak_fma,
+    peak_dot,
 };
 
 /// Number of partial sums wherever a sum runs across a row.
@@ -179,16 +184,51 @@ pub fn exp_sum(x: &[f32]) -> (f32, f32) {
     (max, sum(x, |x| exp(x - max)))
 }
 
-/// Adds everything up, in as many chains as a panel has outputs: the pace at which memory can be read.
+/// Adds up the 32-bit words of some bytes, the last filled up with zeros, in as many chains as a panel has outputs:
+/// the pace at which memory can be read. Not as floats, for bytes of all formats are read, and some would be slow.
 #[inline(always)]
-pub fn read(x: &[f32]) -> f32 {
-    let mut sums = [0.0; PANEL];
-    let (panels, rest) = x.as_chunks::<PANEL>();
+pub fn read(bytes: &[u8]) -> u32 {
+    let mut sums = [0u32; PANEL];
+    let (panels, rest) = bytes.as_chunks::<{ 4 * PANEL }>();
     for panel in panels {
-        add(&mut sums, panel);
+        add_words(&mut sums, panel);
     }
-    add(&mut sums[..rest.len()], rest);
-    sum(&sums, |x| x)
+    let mut last = [0; 4 * PANEL];
+    last[..rest.len()].copy_from_slice(rest);
+    add_words(&mut sums, &last);
+    sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
+}
+
+#[inline(always)]
+fn add_words(sums: &mut [u32; PANEL], bytes: &[u8; 4 * PANEL]) {
+    for (sum, word) in sums.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *sum = sum.wrapping_add(u32::from_le_bytes(*word));
+    }
+}
+
+/// Multiplies and adds `steps` times what stays where it is: the pace of `accumulate` if weights came for nothing.
+pub fn peak_fma(x: &[f32; ROWS], weights: &[f32; OUTPUTS], steps: usize, sums: &mut Sums<f32>) {
+    for (sums, &x) in sums.iter_mut().zip(x) {
+        for _ in 0..steps {
+            for (sum, &weight) in sums.iter_mut().zip(weights) {
+                *sum = x.mul_add(weight, *sum);
+            }
+        }
+    }
+}
+
+/// The same for the products of bytes.
+pub fn peak_dot(x: &[[i8; 4]; ROWS], weights: &[[u8; 4]; OUTPUTS], steps: usize, sums: &mut Sums<i32>) {
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for _ in 0..steps {
+            // A product of the same values in every step would be computed once.
+            for (sum, weights) in sums.iter_mut().zip(black_box(weights)) {
+                for (&weight, &x) in weights.iter().zip(x) {
+                    *sum = sum.wrapping_add(i32::from(weight) * i32::from(x));
+                }
+            }
+        }
+    }
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@
 use half::{bf16, f16};
 
 use crate::PANEL;
+use crate::limits::{OUTPUTS, ROWS, Sums};
 use crate::math::Activation;
 use crate::quant::{Int4Block, Int6Block, Int8Block, Part, QuantizedBlock};
 use crate::scalar;
@@ -34,11 +35,17 @@ pub struct Kernels {
     pub(crate) activate: unsafe fn(Activation, &mut [f32]),
     pub(crate) exp_weights: unsafe fn(&mut [f32], f32) -> f32,
     pub(crate) exp_sum: unsafe fn(&[f32]) -> (f32, f32),
-    pub(crate) read: unsafe fn(&[f32]) -> f32,
+    pub(crate) read: unsafe fn(&[u8]) -> u32,
+    pub(crate) peak_fma: PeakFma,
+    pub(crate) peak_dot: PeakDot,
 }
 
 /// Row, weight, bias, epsilon, out.
 type LayerNorm = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);
+
+/// Rows, weights, steps, sums.
+type PeakFma = unsafe fn(&[f32; ROWS], &[f32; OUTPUTS], usize, &mut Sums<f32>);
+type PeakDot = unsafe fn(&[[i8; 4]; ROWS], &[[u8; 4]; OUTPUTS], usize, &mut Sums<i32>);
 
 /// A block of outputs: some rows of `x`, one panel of weights, 64 columns of `out`.
 ///

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use gpt2_kernels::attention::{self, Batch, CacheBlock, CacheFormat, CacheShape, Layer};
+use gpt2_kernels::limits;
 use gpt2_kernels::ops::{self, Epilogue};
 use gpt2_kernels::{Activation, Cpu, Dtype, Kernels, Matrix, RowBuffer, Scratch, Source, WeightFormat};
 
@@ -304,10 +305,9 @@ fn element_wise_kernels_equal_scalar_at_every_length() {
                     ops::activate(cpu, activation, out.rows_mut(3));
                     results.push((format!("{activation:?}"), out));
                 }
-                let sums =
-                    (0..3).flat_map(|row| [ops::log_sum_exp(cpu, x.row(row)), ops::read(cpu, x.row(row))]);
-                results.push(("log_sum_exp and read".to_owned(), {
-                    let mut out = RowBuffer::new(6, 1);
+                let sums = (0..3).map(|row| ops::log_sum_exp(cpu, x.row(row)));
+                results.push(("log_sum_exp".to_owned(), {
+                    let mut out = RowBuffer::new(3, 1);
                     sums.enumerate().for_each(|(row, sum)| out.row_mut(row)[0] = sum);
                     out
                 }));
@@ -447,9 +447,45 @@ fn a_value_that_is_no_number_makes_the_normaliser_nan_whatever_its_sign() {
 }
 
 #[test]
-fn reading_adds_up_every_value() {
-    let cpu = Cpu::new(Kernels::detect(), 2);
-    for length in [0, 1, 63, 64, 65, 1000] {
-        assert_eq!(ops::read(&cpu, &vec![1.0; length]), length as f32);
+fn reading_adds_up_every_word_of_every_buffer() {
+    let (scalar, machines) = machines();
+    let mut numbers = Numbers(1);
+    let buffers: Vec<Vec<u8>> = [0, 1, 3, 4, 255, 256, 257, 1 << 20, (3 << 20) + 5]
+        .map(|length| (0..length).map(|_| numbers.next() as u8).collect())
+        .into();
+    let buffers: Vec<&[u8]> = buffers.iter().map(Vec::as_slice).collect();
+    let expected = buffers.iter().flat_map(|buffer| buffer.chunks(4)).fold(0u32, |sum, word| {
+        let mut filled = [0; 4];
+        filled[..word.len()].copy_from_slice(word);
+        sum.wrapping_add(u32::from_le_bytes(filled))
+    });
+    for cpu in machines.iter().chain([&scalar]) {
+        assert_eq!(limits::read(cpu, &buffers), expected, "{cpu:?}");
+    }
+}
+
+#[test]
+fn the_peaks_are_sums_that_every_row_adds_up_alike() {
+    let (scalar, machines) = machines();
+    let mut numbers = Numbers(3);
+    let x = std::array::from_fn(|_| numbers.uniform());
+    let weights = std::array::from_fn(|_| numbers.uniform());
+    let bytes = std::array::from_fn(|_| numbers.next().to_le_bytes()[..4].try_into().expect("four bytes"));
+    let activations: [[i8; 4]; limits::ROWS] =
+        std::array::from_fn(|_| std::array::from_fn(|_| numbers.next() as i8));
+    let floats: [limits::Sums<f32>; 5] = [[[0; limits::OUTPUTS]; limits::ROWS]; 5]
+        .map(|sums| sums.map(|row| row.map(|_: i32| numbers.uniform())));
+    let integers = floats.map(|sums| sums.map(|row| row.map(|sum| sum.to_bits() as i32)));
+    for steps in [0, 1, 2, 1000] {
+        let run = |cpu: &Cpu| {
+            let (mut floats, mut integers) = (floats, integers);
+            limits::multiply_add(cpu, &x, &weights, steps, &mut floats);
+            limits::dot(cpu, &activations, &bytes, steps, &mut integers);
+            (floats.map(|sums| sums.map(|row| row.map(f32::to_bits))), integers)
+        };
+        let expected = run(&scalar);
+        for cpu in &machines {
+            assert_eq!(run(cpu), expected, "{cpu:?}, {steps} steps");
+        }
     }
 }

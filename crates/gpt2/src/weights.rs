@@ -128,16 +128,16 @@ impl Weights {
         }
     }
 
-    /// Bytes that decoding one token at batch 1 reads: every matrix once, `wte` as the head only.
+    /// The matrices that decoding one token reads, in that order: every one once, `wte` as the head only.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let linears = self.h.iter().flat_map(|h| [&h.c_attn, &h.attn_c_proj, &h.c_fc, &h.mlp_c_proj]);
+        linears.map(|linear| &linear.weight).chain([self.head()])
+    }
+
+    /// Bytes that decoding one token at batch 1 reads.
     #[must_use]
     pub fn bytes_per_token(&self) -> usize {
-        let block = |block: &Block| {
-            [&block.c_attn, &block.attn_c_proj, &block.c_fc, &block.mlp_c_proj]
-                .map(|l| l.weight.as_bytes().len())
-                .iter()
-                .sum::<usize>()
-        };
-        self.head().as_bytes().len() + self.h.iter().map(block).sum::<usize>()
+        self.matrices().map(|matrix| matrix.as_bytes().len()).sum()
     }
 }
 

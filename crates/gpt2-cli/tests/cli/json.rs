@@ -89,10 +89,12 @@ fn inspect_adds_up() {
 #[test]
 fn bench_measures_and_its_hash_is_that_of_the_tokens() {
     let room = Room::new();
-    let bench = |more: &[&str]| {
-        let line = ["bench", "--model=tiny", "--new-tokens=9", "--prompt-tokens=5", "--repetitions=1"];
+    let bench_tokens = |new_tokens: usize, more: &[&str]| {
+        let new_tokens = format!("--new-tokens={new_tokens}");
+        let line = ["bench", "--model=tiny", "--prompt-tokens=5", "--repetitions=1", &new_tokens];
         room.json(&[&line[..], more].concat()).remove(0)
     };
+    let bench = |more: &[&str]| bench_tokens(9, more);
     let one = bench(&["--threads=1", "--kernels=scalar"]);
     for field in ["load_s", "prefill_tokens_per_second", "decode_tokens_per_second", "gigabytes_per_second"] {
         assert!(one[field].as_f64().is_some_and(|value| value > 0.0), "{field} in {one}");
@@ -102,6 +104,19 @@ fn bench_measures_and_its_hash_is_that_of_the_tokens() {
         (&json!("f32"), &json!("scalar"), &json!(1))
     );
     assert_eq!((&one["prompt_tokens"], &one["new_tokens"], &one["batch"]), (&json!(5), &json!(9), &json!(1)));
+    for field in ["prefill_tokens_per_second", "decode_tokens_per_second", "machine_gigabytes_per_second"] {
+        // There is one repetition, but memory is measured before and after it.
+        let range = [0, 1].map(|index| one[format!("{field}_range")][index].as_f64().expect("a number"));
+        let value = one[field].as_f64().expect("a number");
+        assert!(range[0] <= value && value <= range[1], "{field} in {one}");
+    }
+    assert_eq!(one["kv_dtype"], "f32");
+    assert_eq!(bench(&["--dtype=int8"])["kv_dtype"], "f16");
+    let first = one["tokens"].as_array().expect("a list");
+    assert_eq!(first.len(), 8, "the first of nine");
+    assert_eq!(bench_tokens(3, &[])["tokens"].as_array().expect("a list")[..], first[..3]);
+    let alone = bench_tokens(1, &[]);
+    assert!(alone["decode_tokens_per_second_range"].is_null() && alone["bandwidth_share"].is_null());
     assert_eq!(one["output_hash"], bench(&["--threads=2"])["output_hash"]);
     assert_ne!(one["output_hash"], bench(&["--batch=3"])["output_hash"]);
 }

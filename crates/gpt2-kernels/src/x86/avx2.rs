@@ -14,10 +14,12 @@ use std::arch::x86_64::{
     _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srli_epi16,
     _mm256_storeu_ps, _mm256_storeu_si256,
 };
+use std::hint::black_box;
 
 use half::{bf16, f16};
 
 use crate::PANEL;
+use crate::limits::{self, OUTPUTS, Sums};
 use crate::math::Activation;
 use crate::quant::{self, Int4Block, Int6Block, Int8Block, LEVELS, Part, QuantizedBlock};
 use crate::scalar;
@@ -44,6 +46,8 @@ static KERNELS: Kernels = Kernels {
     exp_weights,
     exp_sum,
     read,
+    peak_fma,
+    peak_dot,
 };
 
 /// The row, if this machine has its instructions.
@@ -356,6 +360,77 @@ fn exp_sum(x: &[f32]) -> (f32, f32) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn read(x: &[f32]) -> f32 {
-    scalar::read(x)
+fn read(bytes: &[u8]) -> u32 {
+    scalar::read(bytes)
+}
+
+/// In two strips of sixteen outputs: twelve registers of sums.
+#[target_feature(enable = "avx2,fma")]
+fn peak_fma(x: &[f32; limits::ROWS], weights: &[f32; OUTPUTS], steps: usize, out: &mut Sums<f32>) {
+    for column in (0..OUTPUTS).step_by(2 * LANES) {
+        let load = |row: &[f32; OUTPUTS]| {
+            // SAFETY: eight of 32 floats, from a multiple of eight on.
+            [column, column + LANES].map(|column| unsafe { _mm256_loadu_ps(row.as_ptr().add(column)) })
+        };
+        let weights = load(weights);
+        let mut sums = [[_mm256_setzero_ps(); 2]; limits::ROWS];
+        for (sums, out) in sums.iter_mut().zip(&*out) {
+            *sums = load(out);
+        }
+        for _ in 0..steps {
+            // Six more registers there are not: x comes anew in every step, as in `accumulate`.
+            for (sums, &x) in sums.iter_mut().zip(black_box(x)) {
+                let x = _mm256_set1_ps(x);
+                for (sum, &weight) in sums.iter_mut().zip(&weights) {
+                    *sum = _mm256_fmadd_ps(x, weight, *sum);
+                }
+            }
+        }
+        for (sums, out) in sums.iter().zip(&mut *out) {
+            for (lane, &sum) in sums.iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(column + LANES * lane), sum) };
+            }
+        }
+    }
+}
+
+/// In strips of eight outputs for three rows: the products of `accumulate_int8`.
+#[target_feature(enable = "avx2")]
+pub(super) fn peak_dot(
+    x: &[[i8; 4]; limits::ROWS],
+    weights: &[[u8; 4]; OUTPUTS],
+    steps: usize,
+    out: &mut Sums<i32>,
+) {
+    const ROWS: usize = 3;
+    for column in (0..OUTPUTS).step_by(LANES) {
+        // SAFETY: eight of 32 groups of four bytes, from a multiple of eight on.
+        let bytes = unsafe { _mm256_loadu_si256(weights.as_ptr().add(column).cast()) };
+        let pairs = [_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(bytes)];
+        for (x, out) in x.as_chunks::<ROWS>().0.iter().zip(out.as_chunks_mut::<ROWS>().0) {
+            let x = x.map(|x| {
+                let bytes = _mm256_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)));
+                [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
+            });
+            let mut sums = [_mm256_setzero_si256(); ROWS];
+            for (sum, out) in sums.iter_mut().zip(&*out) {
+                // SAFETY: eight of 32 sums, from a multiple of eight on.
+                *sum = unsafe { _mm256_loadu_si256(out.as_ptr().add(column).cast()) };
+            }
+            for _ in 0..steps {
+                // A product of the same values in every step would be computed once.
+                let [even, odd] = *black_box(&pairs);
+                for (sum, x) in sums.iter_mut().zip(&x) {
+                    let products =
+                        _mm256_add_epi32(_mm256_madd_epi16(even, x[0]), _mm256_madd_epi16(odd, x[1]));
+                    *sum = _mm256_add_epi32(*sum, products);
+                }
+            }
+            for (sum, out) in sums.iter().zip(out) {
+                // SAFETY: as for the sums above.
+                unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(column).cast(), *sum) };
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ use half::{bf16, f16};
 
 use super::avx2;
 use crate::PANEL;
+use crate::limits::{self, OUTPUTS, Sums};
 use crate::math::Activation;
 use crate::quant::{self, Int4Block, Int6Block, Int8Block, Part, QuantizedBlock};
 use crate::scalar;
@@ -43,6 +44,8 @@ pub(super) static KERNELS: Kernels = Kernels {
     exp_weights,
     exp_sum,
     read,
+    peak_fma,
+    peak_dot: avx2::peak_dot,
 };
 
 /// The row, if this machine has its instructions.
@@ -253,6 +256,32 @@ fn exp_sum(x: &[f32]) -> (f32, f32) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-fn read(x: &[f32]) -> f32 {
-    scalar::read(x)
+fn read(bytes: &[u8]) -> u32 {
+    scalar::read(bytes)
+}
+
+/// Twelve registers of sums, two for each row.
+#[target_feature(enable = "avx512f")]
+fn peak_fma(x: &[f32; limits::ROWS], weights: &[f32; OUTPUTS], steps: usize, out: &mut Sums<f32>) {
+    // SAFETY: sixteen of 32 floats.
+    let load = |row: &[f32; OUTPUTS], lane: usize| unsafe { _mm512_loadu_ps(row.as_ptr().add(16 * lane)) };
+    let x = x.map(|x| _mm512_set1_ps(x));
+    let weights = [load(weights, 0), load(weights, 1)];
+    let mut sums = [[_mm512_setzero_ps(); 2]; limits::ROWS];
+    for (sums, out) in sums.iter_mut().zip(&*out) {
+        *sums = [load(out, 0), load(out, 1)];
+    }
+    for _ in 0..steps {
+        for (sums, &x) in sums.iter_mut().zip(&x) {
+            for (sum, &weight) in sums.iter_mut().zip(&weights) {
+                *sum = _mm512_fmadd_ps(x, weight, *sum);
+            }
+        }
+    }
+    for (sums, out) in sums.iter().zip(out) {
+        for (lane, &sum) in sums.iter().enumerate() {
+            // SAFETY: sixteen of 32 floats.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(16 * lane), sum) };
+        }
+    }
 }

@@ -15,6 +15,7 @@ use half::f16;
 
 use super::avx512;
 use crate::PANEL;
+use crate::limits::{self, OUTPUTS, Sums};
 use crate::quant::{Int4Block, Int6Block, Int8Block, LEVELS, QuantizedBlock};
 use crate::table::{Kernels, Tile};
 
@@ -25,6 +26,7 @@ static KERNELS: Kernels = Kernels {
     accumulate_int4,
     expand_int6,
     expand_int4,
+    peak_dot,
     ..avx512::KERNELS
 };
 
@@ -240,5 +242,33 @@ fn expand_int4(panel: &[Int4Block], out: &mut [Int8Block]) {
             }
         }
         out.scales = block.scales;
+    }
+}
+
+/// Twelve registers of sums, two for each row.
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn peak_dot(x: &[[i8; 4]; limits::ROWS], weights: &[[u8; 4]; OUTPUTS], steps: usize, out: &mut Sums<i32>) {
+    let x = x.map(|x| _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8))));
+    // SAFETY: sixteen of 32 groups of four bytes.
+    let weights = [0, 16].map(|lane| unsafe { _mm512_loadu_si512(weights.as_ptr().add(lane).cast()) });
+    let mut sums = [[_mm512_setzero_si512(); 2]; limits::ROWS];
+    for (sums, out) in sums.iter_mut().zip(&*out) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: sixteen of 32 sums, here and below.
+            *sum = unsafe { _mm512_loadu_si512(out.as_ptr().add(16 * lane).cast()) };
+        }
+    }
+    for _ in 0..steps {
+        for (sums, &x) in sums.iter_mut().zip(&x) {
+            for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                *sum = _mm512_dpbusd_epi32(*sum, weights, x);
+            }
+        }
+    }
+    for (sums, out) in sums.iter().zip(out) {
+        for (lane, &sum) in sums.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().add(16 * lane).cast(), sum) };
+        }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Prompts come from the linear congruential generator that the comparison with other programs uses too,
 //! so that tokens can be compared.
+//!
+//! What memory gives moves within minutes where a machine is shared. So it is measured before every repetition and
+//! after the last, on the very bytes that decoding reads: the model's own matrices, in the order of a token.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -11,7 +14,7 @@ use gpt2::config::Config;
 use gpt2::logits::argmax;
 use gpt2::model::{Model, Step, Want};
 use gpt2::workspace::Workspace;
-use gpt2_kernels::{AlignedVec, Cpu, ops};
+use gpt2_kernels::{Matrix, limits};
 use serde::Serialize;
 
 use super::Format;
@@ -23,8 +26,9 @@ use crate::terminal::{DIM, Terminal};
 /// Measure the speed of a model on this machine.
 ///
 /// Random prompts go through the model, then tokens are generated greedily, without end. Figures are
-/// medians over the repetitions. The output hash is one number for all generated tokens: equal hashes,
-/// equal tokens.
+/// medians over the repetitions, with the lowest and the highest. Between the repetitions all threads
+/// read the weights of a token from end to end, which is what this machine reads. The output hash is
+/// one number for all generated tokens: equal hashes, equal tokens.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// Tokens of a prompt
@@ -51,6 +55,7 @@ const CHUNK: usize = 512;
 struct Record<'a> {
     model: &'a str,
     dtype: &'a str,
+    kv_dtype: &'a str,
     kernels: &'a str,
     threads: usize,
     prompt_tokens: usize,
@@ -59,15 +64,24 @@ struct Record<'a> {
     repetitions: usize,
     load_s: f64,
     prefill_tokens_per_second: f64,
+    prefill_tokens_per_second_range: [f64; 2],
     /// None for a single new token: that one comes with the prompt.
     decode_tokens_per_second: Option<f64>,
+    decode_tokens_per_second_range: Option<[f64; 2]>,
     /// The weights that decoding reads, by the time it takes.
     gigabytes_per_second: Option<f64>,
+    /// The same weights, by the time it takes to read them and do nothing else.
     machine_gigabytes_per_second: f64,
+    machine_gigabytes_per_second_range: [f64; 2],
     bandwidth_share: Option<f64>,
     peak_rss_mib: Option<f64>,
     output_hash: String,
+    /// The first generated tokens of the first prompt.
+    tokens: &'a [u32],
 }
+
+/// Tokens that are shown.
+const SHOWN: usize = 8;
 
 /// Measures and shows the figures.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
@@ -77,25 +91,29 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let model = files.load_model(options, terminal)?;
     let load_s = begin.elapsed().as_secs_f64();
 
+    // One more, not counted: it brings caches, clock and memory into their steady state.
+    measure(&model, arguments);
     let mut runs = Vec::new();
-    // One round more, not counted: it brings caches, clock and memory into their steady state.
-    for round in 0..=arguments.repetitions {
-        let run = measure(&model, arguments);
-        if round > 0 {
-            runs.push(run);
-        }
+    let mut reads = vec![read_speed(&model)];
+    for _ in 0..arguments.repetitions {
+        runs.push(measure(&model, arguments));
+        reads.push(read_speed(&model));
     }
-    let peak_rss_mib = peak_memory_mib();
 
     let Arguments { prompt_tokens, new_tokens, batch, repetitions, .. } = *arguments;
-    let prefill = median(runs.iter().map(|run| run.prefill));
-    let decode = median(runs.iter().map(|run| run.decode));
-    let passes = (new_tokens > 1).then(|| (new_tokens - 1) as f64 / decode);
-    let gigabytes_per_second = passes.map(|passes| passes * model.weights().bytes_per_token() as f64 / 1e9);
-    let machine_gigabytes_per_second = read_bandwidth(model.cpu(), model.weights().bytes_per_token()) / 1e9;
+    let prompts = (batch * prompt_tokens) as f64;
+    let prefill = Figures::of(runs.iter().map(|run| prompts / run.prefill));
+    let passes = (new_tokens - 1) as f64;
+    let decode = (new_tokens > 1).then(|| Figures::of(runs.iter().map(|run| passes / run.decode)));
+    let bytes = model.weights().bytes_per_token() as f64;
+    let gigabytes_per_second = decode.as_ref().map(|decode| decode.median * bytes / 1e9);
+    let machine = Figures::of(reads.into_iter().map(|speed| speed / 1e9));
+    let batch_rate = |rate: f64| rate * batch as f64;
+    let formats = options.formats();
     let record = Record {
         model: &files.name,
-        dtype: options.dtype.format().name(),
+        dtype: formats.weights.name(),
+        kv_dtype: formats.cache.name(),
         kernels: model.cpu().kernels.name(),
         threads: model.cpu().pool.threads(),
         prompt_tokens,
@@ -103,13 +121,17 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         batch,
         repetitions,
         load_s,
-        prefill_tokens_per_second: (batch * prompt_tokens) as f64 / prefill,
-        decode_tokens_per_second: passes.map(|passes| passes * batch as f64),
+        prefill_tokens_per_second: prefill.median,
+        prefill_tokens_per_second_range: prefill.range,
+        decode_tokens_per_second: decode.as_ref().map(|decode| batch_rate(decode.median)),
+        decode_tokens_per_second_range: decode.as_ref().map(|decode| decode.range.map(batch_rate)),
         gigabytes_per_second,
-        machine_gigabytes_per_second,
-        bandwidth_share: gigabytes_per_second.map(|speed| speed / machine_gigabytes_per_second),
-        peak_rss_mib,
+        machine_gigabytes_per_second: machine.median,
+        machine_gigabytes_per_second_range: machine.range,
+        bandwidth_share: gigabytes_per_second.map(|speed| speed / machine.median),
+        peak_rss_mib: peak_memory_mib(),
         output_hash: format!("{:016x}", runs[0].hash),
+        tokens: &runs[0].tokens,
     };
     if arguments.format.json {
         return Ok(terminal.output.json(&record)?);
@@ -132,18 +154,39 @@ fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
 fn show(record: &Record<'_>, terminal: &mut Terminal) -> Result<(), Failure> {
     let dim = terminal.output.style(DIM);
     let out = &mut terminal.output;
-    let Record { model, dtype, kernels, threads, prompt_tokens, new_tokens, batch, repetitions, .. } = record;
+    let Record {
+        model,
+        dtype,
+        kv_dtype,
+        kernels,
+        threads,
+        prompt_tokens,
+        new_tokens,
+        batch,
+        repetitions,
+        ..
+    } = record;
     let plural = if *threads == 1 { "" } else { "s" };
-    writeln!(out, "{model}, {dtype}, {kernels} kernels, {threads} thread{plural}")?;
+    writeln!(
+        out,
+        "{model}, {dtype}, keys and values in {kv_dtype}, {kernels} kernels, {threads} thread{plural}"
+    )?;
     writeln!(
         out,
         "{dim}{batch} × {prompt_tokens} prompt tokens, {new_tokens} new tokens, median of {repetitions}{dim:#}"
     )?;
     writeln!(out)?;
     writeln!(out, "load        {:>10.2} s", record.load_s)?;
-    writeln!(out, "prefill     {:>10.1} tokens/s", record.prefill_tokens_per_second)?;
-    if let Some(decode) = record.decode_tokens_per_second {
-        writeln!(out, "decode      {decode:>10.1} tokens/s")?;
+    let range = |[least, most]: [f64; 2]| match *repetitions {
+        1 => String::new(),
+        _ => format!(" {dim}{least:.1} to {most:.1}{dim:#}"),
+    };
+    let prefill = record.prefill_tokens_per_second;
+    writeln!(out, "prefill     {prefill:>10.1} tokens/s{}", range(record.prefill_tokens_per_second_range))?;
+    if let (Some(decode), Some(least_and_most)) =
+        (record.decode_tokens_per_second, record.decode_tokens_per_second_range)
+    {
+        writeln!(out, "decode      {decode:>10.1} tokens/s{}", range(least_and_most))?;
     }
     if let (Some(speed), Some(share)) = (record.gigabytes_per_second, record.bandwidth_share) {
         let machine = record.machine_gigabytes_per_second;
@@ -167,6 +210,8 @@ struct Run {
     /// Seconds for all tokens but the first of each sequence.
     decode: f64,
     hash: u64,
+    /// The first of the first prompt's.
+    tokens: Vec<u32>,
 }
 
 /// Runs every prompt through the model, then generates greedily.
@@ -207,8 +252,9 @@ fn measure(model: &Model, arguments: &Arguments) -> Run {
     }
     let decode = begin.elapsed();
     let hash = fnv(tokens.iter().flatten().flat_map(|token| token.to_le_bytes()));
-    let seconds = |time: Duration| time.as_secs_f64().max(f64::MIN_POSITIVE);
-    Run { prefill: seconds(prefill), decode: seconds(decode), hash }
+    let mut tokens = tokens.swap_remove(0);
+    tokens.truncate(SHOWN);
+    Run { prefill: seconds(prefill), decode: seconds(decode), hash, tokens }
 }
 
 fn step<'a>(model: &Model, tokens: &'a [u32], cache: &'a mut KvCache, want: Want) -> Step<'a> {
@@ -236,33 +282,47 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) {
-        f64::midpoint(values[middle - 1], values[middle])
-    } else {
-        values[middle]
+/// What several measurements of one thing gave.
+struct Figures {
+    median: f64,
+    /// The lowest and the highest.
+    range: [f64; 2],
+}
+
+impl Figures {
+    /// # Panics
+    /// Panics if there are none.
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = if values.len().is_multiple_of(2) {
+            f64::midpoint(values[middle - 1], values[middle])
+        } else {
+            values[middle]
+        };
+        Self { median, range: [values[0], values[values.len() - 1]] }
     }
 }
 
-/// Bytes that all threads together read in a second: the best of some passes over a buffer as large as the
-/// weights that a token needs, laid out and read as they are. So a model that fits in a cache is measured
-/// against that cache.
-fn read_bandwidth(cpu: &Cpu, bytes: usize) -> f64 {
-    const PASSES: usize = 8;
-    /// Large enough that no cache helps; larger models need no larger buffer.
-    const MOST: usize = 1 << 29;
-    let mut buffer: AlignedVec = AlignedVec::zeroed(bytes.min(MOST) / size_of::<f32>());
-    // Not zeros, which the system need not back with memory of their own.
-    buffer.fill(1.0);
-    let pass = || {
-        let begin = Instant::now();
-        std::hint::black_box(ops::read(cpu, &buffer));
-        size_of_val::<[f32]>(&buffer) as f64 / begin.elapsed().as_secs_f64()
-    };
-    (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
+/// Bytes that all threads together read in a second, where they do nothing but read the weights of a token, some
+/// times over. So a model that fits in a cache is measured against that cache.
+fn read_speed(model: &Model) -> f64 {
+    /// Bytes that take long enough to be timed.
+    const ENOUGH: usize = 1 << 28;
+    let matrices: Vec<&[u8]> = model.weights().matrices().map(Matrix::as_bytes).collect();
+    let bytes = model.weights().bytes_per_token();
+    let passes = (ENOUGH / bytes.max(1)).clamp(4, 256);
+    let begin = Instant::now();
+    for _ in 0..passes {
+        std::hint::black_box(limits::read(model.cpu(), &matrices));
+    }
+    (passes * bytes) as f64 / seconds(begin.elapsed())
+}
+
+/// A time that can be divided by.
+fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64().max(1e-9)
 }
 
 /// The most memory this process had at once, where the system tells (Linux).
@@ -291,7 +351,10 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_is_between() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert_eq!(median([4.0, 1.0].into_iter()), 2.5);
+        let figures = Figures::of([3.0, 1.0, 2.0].into_iter());
+        assert_eq!((figures.median, figures.range), (2.0, [1.0, 3.0]));
+        let figures = Figures::of([4.0, 1.0].into_iter());
+        assert_eq!((figures.median, figures.range), (2.5, [1.0, 4.0]));
+        assert_eq!(Figures::of([7.0].into_iter()).range, [7.0, 7.0]);
     }
 }

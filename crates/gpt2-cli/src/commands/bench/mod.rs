@@ -6,6 +6,8 @@
 //! What memory gives moves within minutes where a machine is shared. So it is measured before every repetition and
 //! after the last, on the very bytes that decoding reads: the model's own matrices, in the order of a token.
 
+mod kernels;
+
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -43,6 +45,13 @@ pub(crate) struct Arguments {
     /// Measurements
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_most(1000), allow_negative_numbers = true)]
     repetitions: usize,
+    /// Measure the kernels instead, without a model: every format of weights at every shape of matrix in a GPT-2,
+    /// about a minute. `--threads` and `--kernels` apply
+    #[arg(long, conflicts_with_all = ["prompt_tokens", "new_tokens", "batch", "repetitions"])]
+    kernels_table: bool,
+    /// The GPT-2 whose shapes those are
+    #[arg(long, value_enum, default_value_t = kernels::Size::Small, requires = "kernels_table")]
+    size: kernels::Size,
     #[command(flatten)]
     format: Format,
 }
@@ -85,6 +94,9 @@ const SHOWN: usize = 8;
 
 /// Measures and shows the figures.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
+    if arguments.kernels_table {
+        return kernels::run(arguments.format.json, arguments.size, options, terminal);
+    }
     let files = ModelFiles::find(options, terminal)?;
     check(arguments, &files.config()?)?;
     let begin = Instant::now();

@@ -331,7 +331,7 @@ impl Peaks {
                 raise(&mut self.floats, 2.0 * rate(cpu, enough, 0.0, run))
             }
             // Four multiplications and four additions.
-            WeightFormat::Int8 | WeightFormat::Int4 => {
+            WeightFormat::Int8 | WeightFormat::Int6 | WeightFormat::Int4 => {
                 let run = |steps, sums: &mut [_]| limits::dot(cpu, &x_bytes, &weight_bytes, steps, sums);
                 raise(&mut self.integers, 8.0 * rate(cpu, enough, 0, run))
             }

@@ -10,7 +10,10 @@
 //!                          then the products of 1, 6, 32 and 512 rows of activations
 //! ```
 //! A time is the median of as many as fit into [`ENOUGH`], at least [`FEWEST`], the first of them not counted. A peak
-//! is the highest so far: it does not move with what else the machine does, as the speed of memory does. Products that would take longer than [`TOO_LONG`], going by the one of fewer rows, are named and left out.
+//! is the highest so far: it does not move with what else the machine does, as the speed of memory does.
+//! Products that would take longer than [`TOO_LONG`], going by the one of fewer rows, are named and left out.
+//!
+//! Where other programs run, shares may exceed 100 %: a long pass is interrupted, and a short product often is not.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -325,16 +328,13 @@ impl Peaks {
     fn now(&mut self, cpu: &Cpu, format: WeightFormat, enough: Duration) -> f64 {
         let (x, weights) = ([0.5; limits::ROWS], [0.5; limits::OUTPUTS]);
         let (x_bytes, weight_bytes) = ([[1; 4]; limits::ROWS], [[1; 4]; limits::OUTPUTS]);
-        match format {
-            WeightFormat::F32 | WeightFormat::Bf16 => {
-                let run = |steps, sums: &mut [_]| limits::multiply_add(cpu, &x, &weights, steps, sums);
-                raise(&mut self.floats, 2.0 * rate(cpu, enough, 0.0, run))
-            }
+        if format.rounds_activations() {
             // Four multiplications and four additions.
-            WeightFormat::Int8 | WeightFormat::Int6 | WeightFormat::Int4 => {
-                let run = |steps, sums: &mut [_]| limits::dot(cpu, &x_bytes, &weight_bytes, steps, sums);
-                raise(&mut self.integers, 8.0 * rate(cpu, enough, 0, run))
-            }
+            let run = |steps, sums: &mut [_]| limits::dot(cpu, &x_bytes, &weight_bytes, steps, sums);
+            raise(&mut self.integers, 8.0 * rate(cpu, enough, 0, run))
+        } else {
+            let run = |steps, sums: &mut [_]| limits::multiply_add(cpu, &x, &weights, steps, sums);
+            raise(&mut self.floats, 2.0 * rate(cpu, enough, 0.0, run))
         }
     }
 }
@@ -433,7 +433,7 @@ mod tests {
             cells
         };
         let complete = cells(&plan);
-        assert_eq!(complete.len(), 4 * 2 * 2 * kernels.len());
+        assert_eq!(complete.len(), WeightFormat::ALL.len() * 2 * 2 * kernels.len());
         for cell in &complete {
             for field in ["seconds", "gigabytes_per_second", "bandwidth_share", "peak_share"] {
                 assert!(cell[field].as_f64().is_some_and(|value| value > 0.0), "{field} in {cell}");

@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_most(1000), allow_negative_numbers = true)]
     repetitions: usize,
     /// Measure the kernels instead, without a model: every format of weights at every shape of matrix in a GPT-2,
-    /// about a minute. `--threads` and `--kernels` apply
+    /// a minute or two on a machine that does nothing else. `--threads` and `--kernels` apply
     #[arg(long, conflicts_with_all = ["prompt_tokens", "new_tokens", "batch", "repetitions"])]
     kernels_table: bool,
     /// The GPT-2 whose shapes those are

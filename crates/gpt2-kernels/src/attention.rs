@@ -22,7 +22,7 @@ use half::slice::HalfFloatSliceExt;
 use crate::aligned::Plain;
 use crate::ops::Disjoint;
 use crate::scalar::Weight;
-use crate::table::{Kernels, Tile};
+use crate::table::{Fetch, Kernels, Tile};
 use crate::{AlignedVec, Cpu, PANEL, Rows, RowsMut, Scratch};
 
 /// Positions in a block: one panel of scores.
@@ -485,7 +485,7 @@ impl<T: Value> Head<'_, T> {
         }
         for index in 0..positions.div_ceil(BLOCK) {
             let panel = self.keys(index);
-            let ahead = match self.blocks.get(index + 1) {
+            let next = match self.blocks.get(index + 1) {
                 Some(_) => self.keys(index + 1),
                 None => self.values(0, 0),
             };
@@ -493,7 +493,7 @@ impl<T: Value> Head<'_, T> {
                 (queries.data(), queries.stride()),
                 count,
                 panel,
-                ahead,
+                next,
                 (&mut scores[index * BLOCK..], stride),
             );
         }
@@ -522,8 +522,8 @@ impl<T: Value> Head<'_, T> {
         for index in 0..common.div_ceil(BLOCK) {
             let values = self.values(index, strip);
             let values = &values[..BLOCK.min(common - index * BLOCK)];
-            let ahead = if index + 1 < self.blocks.len() { self.values(index + 1, strip) } else { values };
-            self.accumulate((&weights[index * BLOCK..], stride), count, values, ahead, (result, PANEL));
+            let next = if index + 1 < self.blocks.len() { self.values(index + 1, strip) } else { &[] };
+            self.accumulate((&weights[index * BLOCK..], stride), count, values, next, (result, PANEL));
         }
         // The rest of the triangle, row by row.
         for row in 1..count {
@@ -532,7 +532,7 @@ impl<T: Value> Head<'_, T> {
                 let end = (first + row + 1).min((position / BLOCK + 1) * BLOCK);
                 let values = &self.values(position / BLOCK, strip)[position % BLOCK..][..end - position];
                 let weights = &weights[row * stride + position..];
-                self.accumulate((weights, stride), 1, values, values, (&mut result[row * PANEL..], PANEL));
+                self.accumulate((weights, stride), 1, values, &[], (&mut result[row * PANEL..], PANEL));
                 position = end;
             }
         }
@@ -544,14 +544,14 @@ impl<T: Value> Head<'_, T> {
         (x, x_stride): (&[f32], usize),
         rows: usize,
         panel: &[[T; PANEL]],
-        ahead: &[[T; PANEL]],
+        next: &[[T; PANEL]],
         (out, out_stride): (&mut [f32], usize),
     ) {
         assert!(rows > 0, "a group has at least one query");
         assert!((rows - 1) * x_stride + panel.len() <= x.len(), "attention: {rows} rows of {}", panel.len());
         assert!((rows - 1) * out_stride + PANEL <= out.len(), "attention: room for {rows} rows");
-        let (x, ahead, out) = (x.as_ptr(), ahead.as_ptr(), out.as_mut_ptr());
-        let tile = Tile { x, x_stride, rows, panel, ahead, out, out_stride };
+        let (x, fetch, out) = (x.as_ptr(), Fetch::all(next), out.as_mut_ptr());
+        let tile = Tile { x, x_stride, rows, panel, fetch, out, out_stride };
         // SAFETY: the machine has this row's instructions, for the table gives out no other; x and
         // out hold the tile by the assertions, and `out` is borrowed mutably here.
         unsafe { (T::accumulate(self.cpu.kernels))(&tile) }

@@ -9,7 +9,7 @@ use crate::math::{Activation, ln};
 use crate::matrix::Panels;
 use crate::quant;
 use crate::scratch::{INT8_PIECE, Shares, WIDE_PIECE};
-use crate::table::{self, Kernels, Tile};
+use crate::table::{Fetch, Kernels, Tile};
 use crate::{AlignedVec, Cpu, Matrix, PANEL, Rows, RowsMut, Scratch};
 
 /// Tasks that each thread should find, so that an unlucky one does not hold up the others.
@@ -21,6 +21,8 @@ const ROWS_PER_PART: usize = 24;
 /// Most rows that are multiplied with weights in one pass over them; more go over them piece by piece.
 const ROWS_PER_PASS: usize = 6;
 
+/// Fewest rows whose products take so long that memory can be read meanwhile for the weights behind.
+const ROWS_AT_LEISURE: usize = 13;
 /// Rows whose outputs are started, summed up and put through the activation before the next ones are: 6 KiB.
 const ROWS_PER_TURN: usize = 24;
 
@@ -174,6 +176,11 @@ impl Job<'_> {
                     x_stride,
                     rows,
                     weights,
+                    fetch: if rows < ROWS_AT_LEISURE {
+                        Fetch::these(weights)
+                    } else {
+                        Fetch::behind(weights)
+                    },
                     target: &target,
                     out: first * out_stride + panel * PANEL,
                     out_stride,
@@ -193,6 +200,8 @@ struct Part<'a, X, W> {
     x_stride: usize,
     rows: usize,
     weights: &'a [W],
+    /// What to fetch meanwhile.
+    fetch: Fetch,
     target: &'a Disjoint<'a>,
     /// Where in `target` the first row's panel starts.
     out: usize,
@@ -229,7 +238,7 @@ impl<X, W> Part<'_, X, W> {
                 x_stride: self.x_stride,
                 rows,
                 panel: self.weights,
-                ahead: table::ahead(self.weights),
+                fetch: self.fetch.share(first / ROWS_PER_TURN, self.rows.div_ceil(ROWS_PER_TURN)),
                 out: out(first).as_mut_ptr(),
                 out_stride: self.out_stride,
             });
@@ -244,9 +253,34 @@ impl<X, W> Part<'_, X, W> {
 
     /// The same with other weights.
     fn with_weights<'b, V>(&'b self, weights: &'b [V]) -> Part<'b, X, V> {
-        let &Self { kernels, x, x_stride, rows, target, out, out_stride, thread, start, activation, .. } =
-            self;
-        Part { kernels, x, x_stride, rows, weights, target, out, out_stride, thread, start, activation }
+        let &Self {
+            kernels,
+            x,
+            x_stride,
+            rows,
+            fetch,
+            target,
+            out,
+            out_stride,
+            thread,
+            start,
+            activation,
+            ..
+        } = self;
+        Part {
+            kernels,
+            x,
+            x_stride,
+            rows,
+            weights,
+            fetch,
+            target,
+            out,
+            out_stride,
+            thread,
+            start,
+            activation,
+        }
     }
 }
 

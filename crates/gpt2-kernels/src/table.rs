@@ -57,19 +57,66 @@ pub(crate) struct Tile<'a, X, W> {
     pub(crate) x_stride: usize,
     pub(crate) rows: usize,
     pub(crate) panel: &'a [W],
-    /// What is to be in the cache soon: fetched, an element for each of `panel`, on the way. Any address will do.
-    pub(crate) ahead: *const W,
+    /// What is to be in a cache soon.
+    pub(crate) fetch: Fetch,
     pub(crate) out: *mut f32,
     pub(crate) out_stride: usize,
 }
 
-/// How far ahead of a product its weights are fetched, in bytes. With several rows the arithmetic between two
-/// steps hides the stream from the hardware's own prefetcher.
+/// Lines of memory to be fetched into a cache while something is computed, spread evenly over it. Any address will do:
+/// what cannot be read is not fetched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    start: *const u8,
+    lines: usize,
+    /// Whether those who take shares get equal ones; else the first one gets all.
+    spread: bool,
+}
+
+/// Size of a line in bytes.
+const LINE: usize = 64;
+/// How far ahead weights are fetched that are used at once, in bytes.
 const AHEAD: usize = 8192;
 
-/// What is to be fetched while weights are used that others follow at once.
-pub(crate) fn ahead<W>(panel: &[W]) -> *const W {
-    panel.as_ptr().wrapping_byte_add(AHEAD)
+// SAFETY: the address is for the processor only; nobody reads or writes there on account of it.
+unsafe impl Sync for Fetch {}
+
+impl Fetch {
+    /// For weights that a few rows are multiplied with: memory is what they wait for, so these very weights, a little
+    /// ahead.
+    pub(crate) fn these<W>(weights: &[W]) -> Self {
+        Self { start: weights.as_ptr().wrapping_byte_add(AHEAD).cast(), ..Self::all(weights) }
+    }
+
+    /// For weights that many rows are multiplied with: what lies behind them, at leisure.
+    pub(crate) fn behind<W>(weights: &[W]) -> Self {
+        Self { start: weights.as_ptr_range().end.cast(), spread: true, ..Self::all(weights) }
+    }
+
+    /// All of it.
+    pub(crate) fn all<W>(weights: &[W]) -> Self {
+        Self { start: weights.as_ptr().cast(), lines: size_of_val(weights) / LINE, spread: false }
+    }
+
+    /// One of `count` shares.
+    pub(crate) fn share(self, index: usize, count: usize) -> Self {
+        if !self.spread {
+            return Self { lines: if index == 0 { self.lines } else { 0 }, ..self };
+        }
+        let (from, to) = (self.lines * index / count, self.lines * (index + 1) / count);
+        Self { start: self.start.wrapping_add(from * LINE), lines: to - from, ..self }
+    }
+
+    /// Calls `fetch` for the lines that are due, after one of `steps` steps; `due` starts at zero.
+    #[inline(always)]
+    pub(crate) fn step(&mut self, due: &mut usize, steps: usize, fetch: impl Fn(*const u8)) {
+        *due += self.lines;
+        while *due >= steps {
+            fetch(self.start);
+            self.start = self.start.wrapping_add(LINE);
+            *due -= steps;
+        }
+    }
 }
 
 impl<X, W> Tile<'_, X, W> {
@@ -85,12 +132,15 @@ impl<X, W> Tile<'_, X, W> {
         self.out.wrapping_add(r * self.out_stride)
     }
 
-    /// Cuts the rows into evenly sized groups of at most `most`: seven are 4 + 3, not 6 + 1.
+    /// Cuts the rows into evenly sized groups of at most `most`: seven are 4 + 3, not 6 + 1. Gives the first row
+    /// and the number of each, and what to fetch meanwhile.
     #[inline(always)]
-    pub(crate) fn groups(&self, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    pub(crate) fn groups(&self, most: usize) -> impl Iterator<Item = (usize, usize, Fetch)> {
         let rows = self.rows;
         let size = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
-        (0..rows).step_by(size).map(move |first| (first, size.min(rows - first)))
+        let count = rows.div_ceil(size);
+        (0..count)
+            .map(move |index| (index * size, size.min(rows - index * size), self.fetch.share(index, count)))
     }
 }
 

@@ -104,7 +104,7 @@ unsafe fn accumulate_f16(tile: &Tile<'_, f32, [f16; PANEL]>) {
 /// The machine must have AVX2 and FMA, and the tile must be valid.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn accumulate<W>(tile: &Tile<'_, f32, W>, load: impl Fn(&W, usize) -> __m256) {
-    for (first, rows) in tile.groups(ROWS) {
+    for (first, rows, _) in tile.groups(ROWS) {
         // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
         unsafe {
             match rows {
@@ -165,7 +165,7 @@ unsafe fn accumulate_rows<const M: usize, const N: usize, W>(
 /// The machine must have AVX2, FMA and F16C, and the tile must be valid.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn accumulate_int8(tile: &Tile<'_, QuantizedBlock, Int8Block>) {
-    for (first, rows) in tile.groups(ROWS) {
+    for (first, rows, _) in tile.groups(ROWS) {
         for (index, block) in tile.panel.iter().enumerate() {
             // SAFETY: `first + rows` is at most `tile.rows`, `index` below `panel.len()`, the tile valid.
             unsafe { accumulate_block(tile, first, rows, index, block) }
@@ -196,7 +196,7 @@ unsafe fn accumulate_expanded<W>(
     tile: &Tile<'_, QuantizedBlock, W>,
     expand: impl Fn(&[W], &mut [Int8Block]),
 ) {
-    for (first, rows) in tile.groups(ROWS) {
+    for (first, rows, _) in tile.groups(ROWS) {
         for (index, block) in tile.panel.iter().enumerate() {
             let mut expanded = Int8Block::zeroed();
             expand(std::slice::from_ref(block), std::slice::from_mut(&mut expanded));

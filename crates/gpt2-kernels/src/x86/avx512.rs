@@ -21,7 +21,7 @@ use crate::limits::{self, OUTPUTS, Sums};
 use crate::math::Activation;
 use crate::quant::{self, Int4Block, Int6Block, Int8Block, Part, QuantizedBlock};
 use crate::scalar;
-use crate::table::{Kernels, Tile};
+use crate::table::{Fetch, Kernels, Tile};
 
 pub(super) static KERNELS: Kernels = Kernels {
     name: "avx512",
@@ -104,16 +104,16 @@ unsafe fn accumulate_f16(tile: &Tile<'_, f32, [f16; PANEL]>) {
 /// The machine must have AVX-512 F, and the tile must be valid.
 #[target_feature(enable = "avx512f,fma")]
 unsafe fn accumulate<W>(tile: &Tile<'_, f32, W>, load: impl Fn(&W, usize) -> __m512) {
-    for (first, rows) in tile.groups(ROWS) {
+    for (first, rows, fetch) in tile.groups(ROWS) {
         // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
         unsafe {
             match rows {
-                1 => accumulate_rows::<1, W>(tile, first, &load),
-                2 => accumulate_rows::<2, W>(tile, first, &load),
-                3 => accumulate_rows::<3, W>(tile, first, &load),
-                4 => accumulate_rows::<4, W>(tile, first, &load),
-                5 => accumulate_rows::<5, W>(tile, first, &load),
-                _ => accumulate_rows::<ROWS, W>(tile, first, &load),
+                1 => accumulate_rows::<1, W>(tile, first, fetch, &load),
+                2 => accumulate_rows::<2, W>(tile, first, fetch, &load),
+                3 => accumulate_rows::<3, W>(tile, first, fetch, &load),
+                4 => accumulate_rows::<4, W>(tile, first, fetch, &load),
+                5 => accumulate_rows::<5, W>(tile, first, fetch, &load),
+                _ => accumulate_rows::<ROWS, W>(tile, first, fetch, &load),
             }
         }
     }
@@ -125,6 +125,7 @@ unsafe fn accumulate<W>(tile: &Tile<'_, f32, W>, load: impl Fn(&W, usize) -> __m
 unsafe fn accumulate_rows<const M: usize, W>(
     tile: &Tile<'_, f32, W>,
     first: usize,
+    mut fetch: Fetch,
     load: &impl Fn(&W, usize) -> __m512,
 ) {
     let x: [*const f32; M] = std::array::from_fn(|r| tile.x(first + r));
@@ -136,10 +137,9 @@ unsafe fn accumulate_rows<const M: usize, W>(
             *sum = unsafe { _mm512_loadu_ps(out.add(16 * lane)) };
         }
     }
+    let mut due = 0;
     for (k, weights) in tile.panel.iter().enumerate() {
-        for line in (0..size_of::<W>()).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(tile.ahead.wrapping_add(k).wrapping_byte_add(line).cast());
-        }
+        fetch.step(&mut due, tile.panel.len(), |line| _mm_prefetch::<_MM_HINT_T0>(line.cast()));
         let mut lanes = [_mm512_setzero_ps(); WIDTH];
         for (lane, weight) in lanes.iter_mut().enumerate() {
             *weight = load(weights, lane);

@@ -17,7 +17,7 @@ use super::avx512;
 use crate::PANEL;
 use crate::limits::{self, OUTPUTS, Sums};
 use crate::quant::{Int4Block, Int6Block, Int8Block, LEVELS, QuantizedBlock};
-use crate::table::{Kernels, Tile};
+use crate::table::{Fetch, Kernels, Tile};
 
 static KERNELS: Kernels = Kernels {
     name: "avx512-vnni",
@@ -110,16 +110,16 @@ unsafe fn accumulate<const ZERO: i32, W>(
     load: impl Fn(&W, usize) -> [Lanes; 2],
     scales: impl Fn(&W) -> &[f16; PANEL],
 ) {
-    for (first, rows) in tile.groups(ROWS) {
+    for (first, rows, fetch) in tile.groups(ROWS) {
         // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
         unsafe {
             match rows {
-                1 => accumulate_rows::<1, ZERO, W>(tile, first, &load, &scales),
-                2 => accumulate_rows::<2, ZERO, W>(tile, first, &load, &scales),
-                3 => accumulate_rows::<3, ZERO, W>(tile, first, &load, &scales),
-                4 => accumulate_rows::<4, ZERO, W>(tile, first, &load, &scales),
-                5 => accumulate_rows::<5, ZERO, W>(tile, first, &load, &scales),
-                _ => accumulate_rows::<ROWS, ZERO, W>(tile, first, &load, &scales),
+                1 => accumulate_rows::<1, ZERO, W>(tile, first, fetch, &load, &scales),
+                2 => accumulate_rows::<2, ZERO, W>(tile, first, fetch, &load, &scales),
+                3 => accumulate_rows::<3, ZERO, W>(tile, first, fetch, &load, &scales),
+                4 => accumulate_rows::<4, ZERO, W>(tile, first, fetch, &load, &scales),
+                5 => accumulate_rows::<5, ZERO, W>(tile, first, fetch, &load, &scales),
+                _ => accumulate_rows::<ROWS, ZERO, W>(tile, first, fetch, &load, &scales),
             }
         }
     }
@@ -131,14 +131,14 @@ unsafe fn accumulate<const ZERO: i32, W>(
 unsafe fn accumulate_rows<const M: usize, const ZERO: i32, W>(
     tile: &Tile<'_, QuantizedBlock, W>,
     first: usize,
+    mut fetch: Fetch,
     load: &impl Fn(&W, usize) -> [Lanes; 2],
     scales: &impl Fn(&W) -> &[f16; PANEL],
 ) {
     let out: [*mut f32; M] = std::array::from_fn(|r| tile.out(first + r));
+    let mut due = 0;
     for (index, block) in tile.panel.iter().enumerate() {
-        for line in (0..size_of::<W>()).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(tile.ahead.wrapping_add(index).wrapping_byte_add(line).cast());
-        }
+        fetch.step(&mut due, tile.panel.len(), |line| _mm_prefetch::<_MM_HINT_T0>(line.cast()));
         // SAFETY: `index` is below `panel.len()`, the length of a row of x.
         let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });
         let mut dots: [Lanes; M] =

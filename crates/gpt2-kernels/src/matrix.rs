@@ -122,8 +122,14 @@ impl Matrix {
         matrix
     }
 
-    /// Makes room for a matrix, all of whose bytes are zero.
-    fn zeroed(format: WeightFormat, inputs: usize, outputs: usize) -> Self {
+    /// Makes room for a matrix, all of whose bytes are zero, for [`as_bytes_mut`](Self::as_bytes_mut) to fill.
+    ///
+    /// Large matrices take no memory before they are written: the threads that fill them touch them first.
+    ///
+    /// # Panics
+    /// Panics if the number of weights overflows.
+    #[must_use]
+    pub fn zeroed(format: WeightFormat, inputs: usize, outputs: usize) -> Self {
         let length = |rows: usize| {
             outputs.div_ceil(PANEL).checked_mul(rows).expect("the number of weights must fit in usize")
         };
@@ -171,6 +177,22 @@ impl Matrix {
             Panels::Int8(data) => data.as_bytes(),
             Panels::Int6(data) => data.as_bytes(),
             Panels::Int4(data) => data.as_bytes(),
+        }
+    }
+
+    /// The packed weights, to be written: what [`as_bytes`](Self::as_bytes) gave for a matrix of the same format and
+    /// sizes makes this one equal to it.
+    ///
+    /// The layout is the same for every instruction set; numbers in it have the byte order of the machine. Any bytes
+    /// are weights, though not such that every product with them has the same bits everywhere: that is promised for
+    /// weights that were packed.
+    #[must_use]
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.panels {
+            Panels::F32(data) => data.as_bytes_mut(),
+            Panels::Bf16(data) => data.as_bytes_mut(),
+            Panels::Int8(data) => data.as_bytes_mut(),
+            Panels::Int4(data) => data.as_bytes_mut(),
         }
     }
 
@@ -261,6 +283,24 @@ mod tests {
             Dtype::F32 => value.to_le_bytes().to_vec(),
             Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
             Dtype::Bf16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn packed_bytes_make_the_matrix_again() {
+        let cpu = Cpu::new(Kernels::detect(), 1);
+        let (inputs, outputs) = (40, 70);
+        let weights: Vec<u8> = (0..inputs * outputs).flat_map(|i| (i as f32).sin().to_le_bytes()).collect();
+        for format in WeightFormat::ALL {
+            let packed = Matrix::pack(&cpu, Source::by_input(&weights, Dtype::F32, inputs, outputs), format);
+            let mut copy = Matrix::zeroed(format, inputs, outputs);
+            copy.as_bytes_mut().copy_from_slice(packed.as_bytes());
+            let (mut expected, mut found) = (vec![0.0; inputs], vec![0.0; inputs]);
+            for output in 0..outputs {
+                packed.output_row(output, &mut expected);
+                copy.output_row(output, &mut found);
+                assert_eq!(expected, found, "output {output} in {format:?}");
+            }
         }
     }
 

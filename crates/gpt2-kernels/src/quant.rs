@@ -21,8 +21,12 @@ use half::slice::HalfFloatSliceExt;
 use crate::PANEL;
 use crate::aligned::Plain;
 
-/// Version of everything here that a packed weight depends on; goes up when a packed byte changes.
-pub const VERSION: u32 = 1;
+/// The version of what packing to eight and four bits makes of given weights.
+///
+/// To be raised by every change that packs other bytes, be it the rounding, the levels or the layout, here or in
+/// `matrix.rs`: packed copies on disk are used by programs of the same version alone. The library's test of packed
+/// copies pins the bytes of this version, so that a change cannot go unnoticed.
+pub const PACK_VERSION: u32 = 1;
 
 /// Values that share a scale.
 pub const BLOCK: usize = 32;

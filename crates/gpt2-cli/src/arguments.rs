@@ -66,6 +66,16 @@ pub(crate) struct Options {
     #[arg(long, global = true, env = "GPT2_KERNELS", hide_env = true, value_name = "ROW", value_enum)]
     pub(crate) kernels: Option<KernelRow>,
 
+    /// The directory of packed copies, with which `int8` and `int4` start sooner [default: `gpt2/packed` in the
+    /// user's cache directory]
+    #[arg(long, global = true, env = "GPT2_PACK_CACHE", hide_env = true, value_name = "DIR")]
+    pub(crate) pack_cache: Option<String>,
+
+    /// Neither use nor keep packed copies
+    #[arg(long, global = true, env = "GPT2_NO_PACK_CACHE", hide_env = true)]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub(crate) no_pack_cache: bool,
+
     /// Use downloaded models only, and make no request
     #[arg(long, global = true, env = "GPT2_OFFLINE", hide_env = true)]
     #[arg(value_parser = FalseyValueParser::new())]

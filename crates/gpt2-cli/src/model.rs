@@ -19,6 +19,7 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::{Config, ConfigError, GenerationDefaults};
 use gpt2::hub::{Hub, HubError, HubOptions};
 use gpt2::model::Model;
+use gpt2::pack::{PackCache, PackUse};
 use gpt2::tokenizer::Tokenizer;
 use gpt2_kernels::{Cpu, Kernels};
 
@@ -206,10 +207,20 @@ impl ModelFiles {
         let config = self.config()?;
         let checkpoint = self.checkpoint()?;
         checkpoint.check(&config)?;
-        let mut progress = terminal.progress("loading", Unit::Bytes);
-        Ok(Model::load(cpu(options)?, config, &checkpoint, options.formats(), &mut |done, total| {
-            progress.update(done, Some(total));
-        })?)
+        let mut bar = terminal.progress("loading", Unit::Bytes);
+        let mut progress = |done, total| bar.update(done, Some(total));
+        let (cpu, formats) = (cpu(options)?, options.formats());
+        let Some(copies) = pack_cache(options) else {
+            return Ok(Model::load(cpu, config, &checkpoint, formats, &mut progress)?);
+        };
+        let (model, found) =
+            Model::load_with_copies(cpu, config, &checkpoint, formats, &copies, &mut progress)?;
+        // Where nobody asked for a copy, nobody needs to know that there is none.
+        if let (PackUse::NotWritten(error), Some(directory)) = (found, named_pack_cache(options)) {
+            drop(bar);
+            terminal.note(&format!("cannot keep a packed copy in `{directory}`: {error}"));
+        }
+        Ok(model)
     }
 
     /// Loads the model and its tokenizer.
@@ -273,6 +284,18 @@ fn check_directory(path: &Path) -> Result<(), Failure> {
     }
     let message = if path.exists() { "is not a directory" } else { "does not exist" };
     Err(Failure::new(format!("`{}` {message}", path.display())).hint(MODEL_DIRECTORY))
+}
+
+/// The directory of packed copies that was named, if one was.
+fn named_pack_cache(options: &Options) -> Option<&str> {
+    options.pack_cache.as_deref().filter(|directory| !directory.is_empty())
+}
+
+/// Where packed copies are, unless there shall be none, or nothing says where caches are.
+fn pack_cache(options: &Options) -> Option<PackCache> {
+    let named = named_pack_cache(options).map(PathBuf::from);
+    let directory = || named.or_else(|| PackCache::directory_from_variables(variable));
+    if options.no_pack_cache { None } else { directory().map(PackCache::new) }
 }
 
 /// The hub as the environment and the options have it.

@@ -192,6 +192,7 @@ impl Matrix {
             Panels::F32(data) => data.as_bytes_mut(),
             Panels::Bf16(data) => data.as_bytes_mut(),
             Panels::Int8(data) => data.as_bytes_mut(),
+            Panels::Int6(data) => data.as_bytes_mut(),
             Panels::Int4(data) => data.as_bytes_mut(),
         }
     }

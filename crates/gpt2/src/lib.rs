@@ -28,6 +28,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`], [`checkpoint`], [`tokenizer`], [`hub`] | what is read: `config.json`, weights, vocabulary, downloads |
+//! | [`pack`] | copies of packed weights for the next start |
 //! | [`weights`], [`model`], [`cache`], [`workspace`], [`logits`] | the network: parameters, forward pass, its state |
 //! | [`process`], [`sample`], [`generate`], [`stream`] | from logits to tokens to text |
 //! | [`predict`], [`score`], [`probe`], [`inspect`] | to look: next tokens, likelihoods, inside, and at the files |
@@ -40,6 +41,7 @@ pub mod hub;
 pub mod inspect;
 pub mod logits;
 pub mod model;
+pub mod pack;
 pub mod predict;
 pub mod probe;
 pub mod process;

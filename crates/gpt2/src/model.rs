@@ -15,6 +15,7 @@ use crate::cache::KvCache;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::Config;
 use crate::logits::Logits;
+use crate::pack::{PackCache, PackUse};
 use crate::probe::{Probe, Site};
 use crate::weights::{LayerNorm, Linear, Weights};
 use crate::workspace::Workspace;
@@ -70,6 +71,29 @@ impl Model {
         config.validate().expect("a configuration must be valid");
         let weights = Weights::load(&cpu, &config, checkpoint, formats.weights, progress)?;
         Ok(Self { config, weights, cache_format: formats.cache, cpu })
+    }
+
+    /// Does the same, but takes the matrices from a packed copy where `copies` has one, and keeps one there where not.
+    ///
+    /// What is computed is the same to the last bit. Only eight and four bits have [copies](crate::pack).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load). A copy that is damaged or cannot be written is no error.
+    ///
+    /// # Panics
+    /// As `load`.
+    pub fn load_with_copies(
+        cpu: Cpu,
+        config: Config,
+        checkpoint: &Checkpoint,
+        formats: Formats,
+        copies: &PackCache,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Self, PackUse), CheckpointError> {
+        config.validate().expect("a configuration must be valid");
+        let (weights, found) =
+            Weights::load_with_copies(&cpu, &config, checkpoint, formats.weights, copies, progress)?;
+        Ok((Self { config, weights, cache_format: formats.cache, cpu }, found))
     }
 
     /// The sizes and options of the model.
@@ -208,8 +232,7 @@ impl Model {
 
     /// The sizes of a cache for this model.
     pub(crate) fn cache_shape(&self) -> CacheShape {
-        let Config { n_layer: layers, n_head: heads, .. } = self.config;
-        CacheShape { layers, heads, head_size: self.config.head_size(), format: self.cache_format }
+        cache_shape(&self.config, self.cache_format)
     }
 
     fn show_attention(&self, steps: &[Step<'_>], layer: Layer, qkv: Rows<'_>, probe: &mut impl Probe) {
@@ -225,6 +248,12 @@ impl Model {
             }
         }
     }
+}
+
+/// The sizes of a cache for a configuration.
+pub(crate) fn cache_shape(config: &Config, format: CacheFormat) -> CacheShape {
+    let Config { n_layer: layers, n_head: heads, .. } = *config;
+    CacheShape { layers, heads, head_size: config.head_size(), format }
 }
 
 fn norm(cpu: &Cpu, x: Rows<'_>, ln: &LayerNorm, epsilon: f32, out: RowsMut<'_>) {

@@ -8,8 +8,9 @@
 use gpt2_kernels::math::{exp_f64, ln};
 use gpt2_kernels::{Cpu, Matrix, Source, WeightFormat};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Embeddings, TensorView, expected_tensors};
+use crate::checkpoint::{Checkpoint, CheckpointError, TensorView, expected_tensors};
 use crate::config::Config;
+use crate::pack::{Key, PackCache, PackUse};
 
 /// All parameters of a GPT-2, named as in the checkpoint.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub struct LayerNorm {
 }
 
 impl Weights {
-    /// Reads every tensor and packs the matrices into `format`; `progress` is told after each how many bytes of how many are done.
+    /// Reads every tensor and packs the matrices into `format`; `progress` is told how many bytes of how many are done.
     ///
     /// # Errors
     /// If a tensor is missing, has the wrong shape or a number format that is not supported, or if
@@ -77,32 +78,35 @@ impl Weights {
         format: WeightFormat,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, CheckpointError> {
-        checkpoint.check(config)?;
-        let embeddings = checkpoint.embeddings(config)?;
-        let total = bytes_to_read(config, checkpoint, &embeddings);
-        let mut loader = Loader { cpu, checkpoint, format, progress, done: 0, total };
-        let c = config.n_embd;
-        let mut ln_f = loader.layer_norm("ln_f", c)?;
-        let factors = loader.even_out(&mut ln_f);
-        // The largest tensors first: their bytes on disk are released before the others are packed.
-        let tied = embeddings.lm_head.is_none();
-        let wte = loader.by_output(&embeddings.wte, factors.as_deref().filter(|_| tied));
-        let lm_head = embeddings.lm_head.map(|view| loader.by_output(&view, factors.as_deref()));
-        let wte_factors = factors.filter(|_| tied);
-        let wpe = loader.vector("wpe.weight", &[config.n_positions, c])?;
-        let h = (0..config.n_layer)
-            .map(|layer| {
-                let name = |part: &str| format!("h.{layer}.{part}");
-                let (ln_1, c_attn) =
-                    loader.layer_norm_and_linear(&name("ln_1"), &name("attn.c_attn"), c, 3 * c)?;
-                let attn_c_proj = loader.linear(&name("attn.c_proj"), c, c, None)?;
-                let (ln_2, c_fc) =
-                    loader.layer_norm_and_linear(&name("ln_2"), &name("mlp.c_fc"), c, config.n_inner)?;
-                let mlp_c_proj = loader.linear(&name("mlp.c_proj"), config.n_inner, c, None)?;
-                Ok(Block { ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj })
-            })
-            .collect::<Result<_, CheckpointError>>()?;
-        Ok(Self { wte, wte_factors, wpe, h, ln_f, lm_head, format })
+        let mut loading = Loading::new(config, checkpoint, format, progress)?;
+        let matrices = loading.pack(cpu);
+        Ok(loading.assemble(matrices))
+    }
+
+    /// Does the same, but takes the matrices from a packed copy where `copies` has one, and keeps one there where not.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load): whatever becomes of the copy, the weights are those of the checkpoint.
+    pub fn load_with_copies(
+        cpu: &Cpu,
+        config: &Config,
+        checkpoint: &Checkpoint,
+        format: WeightFormat,
+        copies: &PackCache,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Self, PackUse), CheckpointError> {
+        let mut loading = Loading::new(config, checkpoint, format, progress)?;
+        let key = Key::new(format, || checkpoint.identity(&loading.tensors()));
+        if let Some(key) = &key
+            && let Some(matrices) = copies.read(cpu, key, &loading.shapes())
+        {
+            return Ok((loading.assemble(matrices), PackUse::Read));
+        }
+        let matrices = loading.pack(cpu);
+        let found = key.map_or(PackUse::None, |key| {
+            copies.write(cpu, &key, &matrices).map_or_else(PackUse::NotWritten, |()| PackUse::Written)
+        });
+        Ok((loading.assemble(matrices), found))
     }
 
     /// The matrix that turns hidden states into logits. C → V
@@ -141,115 +145,206 @@ impl Weights {
     }
 }
 
-/// The size on disk of all that will be read, masks and second copies of `wte` not counted.
-fn bytes_to_read(config: &Config, checkpoint: &Checkpoint, embeddings: &Embeddings<'_>) -> u64 {
-    let rest = expected_tensors(config)
-        .filter(|(name, _)| !matches!(name.as_str(), "wte.weight" | "lm_head.weight"))
-        .filter_map(|(name, shape)| checkpoint.tensor(&name, &shape).ok());
-    rest.chain([embeddings.wte]).chain(embeddings.lm_head).map(|view| view.bytes.len() as u64).sum()
+/// The format of `wte` and the head in a model of some format.
+///
+/// The head decides between tokens that are nearly alike: with four bits most of a model's error would be its own.
+pub(crate) fn format_of_embeddings(format: WeightFormat) -> WeightFormat {
+    if format == WeightFormat::Int4 { WeightFormat::Int6 } else { format }
 }
 
-/// Takes tensors out of a checkpoint and lets go of their pages.
-struct Loader<'a> {
-    cpu: &'a Cpu,
+/// A matrix of a checkpoint, and what becomes of it.
+struct StoredMatrix<'a> {
+    view: TensorView<'a>,
+    inputs: usize,
+    outputs: usize,
+    format: WeightFormat,
+    /// Stored `[outputs][inputs]`, as an embedding; else as a `Conv1D`.
+    by_output: bool,
+    /// What the weights of each input are multiplied by.
+    factors: Option<Vec<f32>>,
+}
+
+/// A checkpoint that is being read: its vectors, and what its matrices are.
+struct Loading<'a> {
     checkpoint: &'a Checkpoint,
     format: WeightFormat,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
+    /// The size on disk of all that will be read, masks and second copies of `wte` not counted.
     total: u64,
+    wpe: Vec<f32>,
+    ln_f: LayerNorm,
+    /// `ln_1` and `ln_2` of each layer, then the biases of its matrices.
+    layers: Vec<([LayerNorm; 2], [Vec<f32>; 4])>,
+    /// The tensors of the layer norms' weights, on which the factors depend.
+    norms: Vec<TensorView<'a>>,
+    /// `wte`, a head if there is one, then four for each layer: the largest first, for their bytes on disk are
+    /// released before the others are packed.
+    matrices: Vec<StoredMatrix<'a>>,
+    has_head: bool,
 }
 
-impl Loader<'_> {
+impl<'a> Loading<'a> {
+    /// Checks the whole checkpoint, reads its vectors and finds its matrices.
+    fn new(
+        config: &Config,
+        checkpoint: &'a Checkpoint,
+        format: WeightFormat,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Result<Self, CheckpointError> {
+        checkpoint.check(config)?;
+        let embeddings = checkpoint.embeddings(config)?;
+        let c = config.n_embd;
+        let has_head = embeddings.lm_head.is_some();
+        let mut loading = Self {
+            checkpoint,
+            format,
+            progress,
+            done: 0,
+            total: 0,
+            wpe: Vec::new(),
+            ln_f: LayerNorm { weight: Vec::new(), bias: Vec::new() },
+            layers: Vec::with_capacity(config.n_layer),
+            norms: Vec::new(),
+            matrices: Vec::new(),
+            has_head,
+        };
+        let vectors = expected_tensors(config)
+            .filter(|(name, shape)| shape.len() == 1 || name == "wpe.weight")
+            .filter_map(|(name, shape)| checkpoint.tensor(&name, &shape).ok())
+            .map(|view| view.bytes.len() as u64)
+            .sum::<u64>();
+        loading.wpe = loading.vector("wpe.weight", &[config.n_positions, c])?;
+        let (ln_f, factors) = loading.layer_norm("ln_f", c)?;
+        loading.ln_f = ln_f;
+        let embedding = |view, factors| StoredMatrix {
+            view,
+            inputs: c,
+            outputs: config.vocab_size,
+            format: format_of_embeddings(format),
+            by_output: true,
+            factors,
+        };
+        // The last one is the head: an embedding that is nothing else is not multiplied with.
+        let tied = if has_head { None } else { factors.clone() };
+        loading.matrices.push(embedding(embeddings.wte, tied));
+        loading.matrices.extend(embeddings.lm_head.map(|view| embedding(view, factors)));
+        for layer in 0..config.n_layer {
+            let name = |part: &str| format!("h.{layer}.{part}");
+            let (ln_1, factors_1) = loading.layer_norm(&name("ln_1"), c)?;
+            let (ln_2, factors_2) = loading.layer_norm(&name("ln_2"), c)?;
+            let biases = [
+                loading.linear(&name("attn.c_attn"), c, 3 * c, factors_1)?,
+                loading.linear(&name("attn.c_proj"), c, c, None)?,
+                loading.linear(&name("mlp.c_fc"), c, config.n_inner, factors_2)?,
+                loading.linear(&name("mlp.c_proj"), config.n_inner, c, None)?,
+            ];
+            loading.layers.push(([ln_1, ln_2], biases));
+        }
+        let matrices = loading.matrices.iter().map(|matrix| matrix.view.bytes.len() as u64);
+        loading.total = vectors + matrices.sum::<u64>();
+        Ok(loading)
+    }
+
     fn vector(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
         let view = self.checkpoint.tensor(name, shape)?;
         let mut values = vec![0.0; shape.iter().product()];
         view.decode(0, &mut values);
-        self.consumed(&view);
+        self.checkpoint.release(view.bytes);
+        self.done += view.bytes.len() as u64;
         Ok(values)
     }
 
-    fn layer_norm(&mut self, name: &str, width: usize) -> Result<LayerNorm, CheckpointError> {
+    /// Reads a layer norm, and evens its channels out where the format gains by it: returns the factors for the
+    /// matrix behind.
+    fn layer_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+    ) -> Result<(LayerNorm, Option<Vec<f32>>), CheckpointError> {
+        self.norms.push(self.checkpoint.tensor(&format!("{name}.weight"), &[width])?);
         let weight = self.vector(&format!("{name}.weight"), &[width])?;
         let bias = self.vector(&format!("{name}.bias"), &[width])?;
-        Ok(LayerNorm { weight, bias })
+        let mut layer_norm = LayerNorm { weight, bias };
+        let factors = if self.format.rounds_activations() { even_out(&mut layer_norm) } else { None };
+        Ok((layer_norm, factors))
     }
 
-    /// A layer norm, and the linear layer that alone has it for its input.
-    fn layer_norm_and_linear(
-        &mut self,
-        layer_norm: &str,
-        linear: &str,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<(LayerNorm, Linear), CheckpointError> {
-        let mut layer_norm = self.layer_norm(layer_norm, inputs)?;
-        let factors = self.even_out(&mut layer_norm);
-        let linear = self.linear(linear, inputs, outputs, factors.as_deref())?;
-        Ok((layer_norm, linear))
-    }
-
-    /// Divides the channels of a layer norm by factors, where the format gains by it, and returns these: the square
-    /// roots of the channels' weights over their geometric mean, none of which counts as less than a tenth of
-    /// the mean.
-    fn even_out(&self, layer_norm: &mut LayerNorm) -> Option<Vec<f32>> {
-        if !self.format.rounds_activations() {
-            return None;
-        }
-        let width = layer_norm.weight.len() as f32;
-        let mean = layer_norm.weight.iter().map(|weight| weight.abs()).sum::<f32>() / width;
-        let sizes = layer_norm.weight.iter().map(|weight| weight.abs().max(0.1 * mean));
-        let logarithms: Vec<f64> = sizes.map(|size| ln(f64::from(size))).collect();
-        let middle = logarithms.iter().sum::<f64>() / f64::from(width);
-        let factors: Vec<f32> = logarithms.iter().map(|ln| exp_f64(0.5 * (ln - middle)) as f32).collect();
-        // Weights that are all zero, or no numbers, have no such factors.
-        if !factors.iter().all(|factor| factor.is_normal()) {
-            return None;
-        }
-        for values in [&mut layer_norm.weight, &mut layer_norm.bias] {
-            for (value, factor) in values.iter_mut().zip(&factors) {
-                *value /= factor;
-            }
-        }
-        Some(factors)
-    }
-
-    /// A `Conv1D`: stored `[inputs][outputs]`.
+    /// Finds a `Conv1D`, and reads its bias.
     fn linear(
         &mut self,
         name: &str,
         inputs: usize,
         outputs: usize,
-        factors: Option<&[f32]>,
-    ) -> Result<Linear, CheckpointError> {
+        factors: Option<Vec<f32>>,
+    ) -> Result<Vec<f32>, CheckpointError> {
         let view = self.checkpoint.tensor(&format!("{name}.weight"), &[inputs, outputs])?;
-        let source = Source::by_input(view.bytes, view.dtype, inputs, outputs);
-        let weight = Matrix::pack(self.cpu, scaled(source, factors), self.format);
-        self.consumed(&view);
-        let bias = self.vector(&format!("{name}.bias"), &[outputs])?;
-        Ok(Linear { weight, bias })
+        let format = self.format;
+        self.matrices.push(StoredMatrix { view, inputs, outputs, format, by_output: false, factors });
+        self.vector(&format!("{name}.bias"), &[outputs])
     }
 
-    /// An embedding or a head: stored `[V][C]`.
-    fn by_output(&mut self, view: &TensorView<'_>, factors: Option<&[f32]>) -> Matrix {
-        let (outputs, inputs) = (view.shape[0], view.shape[1]);
-        let source = Source::by_output(view.bytes, view.dtype, inputs, outputs);
-        // The head decides between tokens that are nearly alike: with four bits most of the error would be its own.
-        let format = if self.format == WeightFormat::Int4 { WeightFormat::Int6 } else { self.format };
-        let matrix = Matrix::pack(self.cpu, scaled(source, factors), format);
-        self.consumed(view);
-        matrix
+    /// The tensors on which the packed matrices depend.
+    fn tensors(&self) -> Vec<TensorView<'a>> {
+        self.matrices.iter().map(|matrix| matrix.view).chain(self.norms.iter().copied()).collect()
     }
 
-    fn consumed(&mut self, view: &TensorView<'_>) {
-        self.checkpoint.release(view.bytes);
-        self.done += view.bytes.len() as u64;
-        (self.progress)(self.done, self.total);
+    /// Inputs, outputs and format of each matrix.
+    fn shapes(&self) -> Vec<(usize, usize, WeightFormat)> {
+        self.matrices.iter().map(|matrix| (matrix.inputs, matrix.outputs, matrix.format)).collect()
+    }
+
+    fn pack(&mut self, cpu: &Cpu) -> Vec<Matrix> {
+        let mut packed = Vec::with_capacity(self.matrices.len());
+        for &StoredMatrix { view, inputs, outputs, format, by_output, ref factors } in &self.matrices {
+            let make = if by_output { Source::by_output } else { Source::by_input };
+            let mut source = make(view.bytes, view.dtype, inputs, outputs);
+            if let Some(factors) = factors {
+                source = source.scaled(factors);
+            }
+            packed.push(Matrix::pack(cpu, source, format));
+            self.checkpoint.release(view.bytes);
+            self.done += view.bytes.len() as u64;
+            (self.progress)(self.done, self.total);
+        }
+        packed
+    }
+
+    /// Puts the vectors and the packed matrices together.
+    fn assemble(self, packed: Vec<Matrix>) -> Weights {
+        let Self { format, progress, total, wpe, ln_f, layers, mut matrices, has_head, .. } = self;
+        let mut packed = packed.into_iter();
+        let mut next = || packed.next().expect("one packed matrix for each that is stored");
+        let wte = next();
+        let wte_factors = matrices.swap_remove(0).factors;
+        let lm_head = has_head.then(&mut next);
+        let block = |([ln_1, ln_2], biases): ([LayerNorm; 2], [Vec<f32>; 4])| {
+            let [c_attn, attn_c_proj, c_fc, mlp_c_proj] = biases.map(|bias| Linear { weight: next(), bias });
+            Block { ln_1, c_attn, attn_c_proj, ln_2, c_fc, mlp_c_proj }
+        };
+        let h = layers.into_iter().map(block).collect();
+        progress(total, total);
+        Weights { wte, wte_factors, wpe, h, ln_f, lm_head, format }
     }
 }
 
-fn scaled<'a>(source: Source<'a>, factors: Option<&'a [f32]>) -> Source<'a> {
-    match factors {
-        Some(factors) => source.scaled(factors),
-        None => source,
+/// Divides the channels of a layer norm by factors, and returns these: the square roots of the channels' weights over
+/// their geometric mean, none of which counts as less than a tenth of the mean.
+fn even_out(layer_norm: &mut LayerNorm) -> Option<Vec<f32>> {
+    let width = layer_norm.weight.len() as f32;
+    let mean = layer_norm.weight.iter().map(|weight| weight.abs()).sum::<f32>() / width;
+    let sizes = layer_norm.weight.iter().map(|weight| weight.abs().max(0.1 * mean));
+    let logarithms: Vec<f64> = sizes.map(|size| ln(f64::from(size))).collect();
+    let middle = logarithms.iter().sum::<f64>() / f64::from(width);
+    let factors: Vec<f32> = logarithms.iter().map(|ln| exp_f64(0.5 * (ln - middle)) as f32).collect();
+    // Weights that are all zero, or no numbers, have no such factors.
+    if !factors.iter().all(|factor| factor.is_normal()) {
+        return None;
     }
+    for values in [&mut layer_norm.weight, &mut layer_norm.bias] {
+        for (value, factor) in values.iter_mut().zip(&factors) {
+            *value /= factor;
+        }
+    }
+    Some(factors)
 }

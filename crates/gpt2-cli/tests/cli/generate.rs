@@ -168,3 +168,35 @@ fn the_demo_model_in_the_program_writes_text() {
     let quiet = room.gpt2(&["generate", "Once upon a time", "--max-new-tokens=20", "--quiet"]);
     assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
 }
+
+/// Packed copies need positioned reads and little-endian numbers; elsewhere there are none.
+#[test]
+#[cfg(all(unix, target_endian = "little"))]
+fn packed_copies_are_kept_where_one_says_and_change_no_text() {
+    let room = Room::new();
+    let count =
+        |directory: &str| std::fs::read_dir(room.path().join(directory)).map_or(0, |entries| entries.count());
+    let generate = |more: &[&str]| {
+        let outcome =
+            room.gpt2(&[&["generate", "Hi", "--model=tiny", "--greedy", "--dtype=int8"], more].concat());
+        assert_eq!(outcome.code, Some(0), "{more:?}: {}", outcome.stderr);
+        outcome
+    };
+    let text = generate(&["--no-pack-cache"]).stdout;
+    assert_eq!(count("cache/gpt2/packed"), 0);
+    for _ in 0..2 {
+        assert_eq!(generate(&[]).stdout, text);
+        assert_eq!(count("cache/gpt2/packed"), 1);
+    }
+    assert_eq!(generate(&["--pack-cache=elsewhere"]).stdout, text);
+    assert_eq!(count("elsewhere"), 1);
+
+    // Below a file there is no directory.
+    let outcome = generate(&["--pack-cache=tiny/config.json/packed"]);
+    assert_eq!(outcome.stdout, text);
+    assert!(
+        outcome.stderr.contains("note: cannot keep a packed copy in `tiny/config.json/packed`"),
+        "{}",
+        outcome.stderr
+    );
+}

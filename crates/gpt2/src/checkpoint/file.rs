@@ -20,7 +20,8 @@ pub(super) struct File {
 }
 
 enum Bytes {
-    Mapped(Mmap),
+    /// The map, and what the system said of the file just before it was mapped.
+    Mapped(Mmap, fs::Metadata),
     Memory(Cow<'static, [u8]>),
 }
 
@@ -28,7 +29,7 @@ impl File {
     /// Maps a file. Its pages are read when they are first used.
     pub(super) fn open(path: PathBuf) -> Result<File, CheckpointError> {
         match map(&path) {
-            Ok(mmap) => Ok(File { path, bytes: Bytes::Mapped(mmap) }),
+            Ok((mmap, metadata)) => Ok(File { path, bytes: Bytes::Mapped(mmap, metadata) }),
             Err(source) => Err(CheckpointError::Io { path, source }),
         }
     }
@@ -43,8 +44,16 @@ impl File {
 
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.bytes {
-            Bytes::Mapped(mmap) => mmap,
+            Bytes::Mapped(mmap, _) => mmap,
             Bytes::Memory(bytes) => bytes,
+        }
+    }
+
+    /// What the system said of the file when it was opened; nothing for bytes that are of no file.
+    pub(super) fn metadata(&self) -> Option<&fs::Metadata> {
+        match &self.bytes {
+            Bytes::Mapped(_, metadata) => Some(metadata),
+            Bytes::Memory(_) => None,
         }
     }
 
@@ -53,7 +62,7 @@ impl File {
     /// Pages shared with a neighbour, which may be huge ones, are dropped as well, and come back when it is used.
     /// Failure is no error: the pages stay.
     pub(super) fn release(&self, bytes: &[u8]) {
-        let Bytes::Mapped(mmap) = &self.bytes else { return };
+        let Bytes::Mapped(mmap, _) = &self.bytes else { return };
         let (file, part) = (mmap.deref().as_ptr_range(), bytes.as_ptr_range());
         if bytes.is_empty() || part.start < file.start || part.end > file.end {
             return;
@@ -75,14 +84,16 @@ impl fmt::Debug for File {
     }
 }
 
-fn map(path: &Path) -> io::Result<Mmap> {
+fn map(path: &Path) -> io::Result<(Mmap, fs::Metadata)> {
     // Opening a pipe would wait for its other end, and a directory cannot be mapped.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let file = fs::File::open(path)?;
+    let metadata = file.metadata()?;
     // SAFETY: a map is unsound if another process changes or truncates the file while it is in use, which no
     // program can prevent; whoever opens a checkpoint guarantees that its files are left alone, as every
     // program that maps its weights asks.
-    unsafe { Mmap::map(&file) }
+    let mmap = unsafe { Mmap::map(&file) }?;
+    Ok((mmap, metadata))
 }

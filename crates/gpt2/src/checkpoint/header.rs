@@ -22,7 +22,7 @@ const LIMIT: u64 = 100_000_000;
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The bytes that hold the length of the header.
-const LENGTH: usize = 8;
+pub(super) const LENGTH: usize = 8;
 
 /// Reads the header of a file, which is number `file` of its checkpoint.
 pub(super) fn read(source: &File, file: usize) -> Result<Vec<(String, Entry)>, CheckpointError> {

@@ -14,6 +14,7 @@
 mod error;
 mod file;
 mod header;
+mod identity;
 mod layout;
 
 use std::borrow::Cow;

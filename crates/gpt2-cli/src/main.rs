@@ -9,6 +9,7 @@ mod arguments;
 mod commands;
 mod cores;
 mod failure;
+mod memory;
 mod model;
 mod prompt;
 mod terminal;

@@ -26,6 +26,7 @@ use gpt2_kernels::{Cpu, Kernels};
 use crate::arguments::{MOST_THREADS, Options};
 use crate::cores;
 use crate::failure::{Failure, MODEL_DIRECTORY};
+use crate::memory;
 use crate::terminal::{self, Terminal, Unit};
 
 /// The name of the model in this program.
@@ -207,6 +208,7 @@ impl ModelFiles {
         let config = self.config()?;
         let checkpoint = self.checkpoint()?;
         checkpoint.check(&config)?;
+        memory::check(&self.name, &config, options.formats())?;
         let mut bar = terminal.progress("loading", Unit::Bytes);
         let mut progress = |done, total| bar.update(done, Some(total));
         let (cpu, formats) = (cpu(options)?, options.formats());

@@ -28,7 +28,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`], [`checkpoint`], [`tokenizer`], [`hub`] | what is read: `config.json`, weights, vocabulary, downloads |
-//! | [`pack`] | copies of packed weights for the next start |
+//! | [`pack`], [`memory`] | copies of packed weights for the next start; the bytes that a model needs |
 //! | [`weights`], [`model`], [`cache`], [`workspace`], [`logits`] | the network: parameters, forward pass, its state |
 //! | [`process`], [`sample`], [`generate`], [`stream`] | from logits to tokens to text |
 //! | [`predict`], [`score`], [`probe`], [`inspect`] | to look: next tokens, likelihoods, inside, and at the files |
@@ -40,6 +40,7 @@ pub mod generate;
 pub mod hub;
 pub mod inspect;
 pub mod logits;
+pub mod memory;
 pub mod model;
 pub mod pack;
 pub mod predict;

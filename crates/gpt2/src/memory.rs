@@ -1,0 +1,79 @@
+//! The bytes of memory that a model needs, told from its configuration alone.
+//!
+//! To be asked before a model is loaded. How much memory there is, is the caller's to find out.
+
+use gpt2_kernels::PANEL;
+
+use crate::checkpoint::expected_tensors;
+use crate::config::Config;
+use crate::model::{Formats, cache_shape};
+
+/// The bytes that a model needs, by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNeed {
+    /// The parameters, the matrices packed.
+    pub weights: u64,
+    /// Activations and logits of one pass.
+    pub workspace: u64,
+    /// Keys and values of one sequence that fills the context.
+    pub cache: u64,
+}
+
+impl MemoryNeed {
+    /// Computes what a configuration needs in these formats, for passes over `tokens` tokens each of which wants
+    /// the logits of one.
+    ///
+    /// Not counted is what each thread needs for itself, a few hundred kilobytes, and the tokenizer. A checkpoint
+    /// that holds a head of its own although its configuration ties it to `wte` needs that matrix as well. Sums
+    /// beyond 64 bits saturate.
+    ///
+    /// The configuration has to be [valid](Config::validate), as one that was read from a file is.
+    ///
+    /// ```
+    /// use gpt2::{config::Config, memory::MemoryNeed};
+    /// use gpt2_kernels::WeightFormat;
+    ///
+    /// let config = Config::default(); // GPT-2 small
+    /// let need = |format: WeightFormat| MemoryNeed::new(&config, format.into(), 1).weights / 1_000_000;
+    /// assert_eq!(WeightFormat::ALL.map(need), [497, 250, 134, 73]);
+    /// ```
+    #[must_use]
+    pub fn new(config: &Config, formats: Formats, tokens: usize) -> Self {
+        let float = |values: u64| values.saturating_mul(size_of::<f32>() as u64);
+        let weights = expected_tensors(config).map(|(name, shape)| match shape[..] {
+            // Stored by output, unlike all other matrices.
+            [outputs, inputs] if matches!(name.as_str(), "wte.weight" | "lm_head.weight") => {
+                formats.weights.bytes(inputs, outputs) as u64
+            }
+            [inputs, outputs] if name != "wpe.weight" => formats.weights.bytes(inputs, outputs) as u64,
+            _ => float(product(&shape)),
+        });
+        let padded = |width: usize| width.div_ceil(PANEL).saturating_mul(PANEL) as u64;
+        let (c, inner) = (padded(config.n_embd), padded(config.n_inner));
+        // Residual stream, what is normalised, a branch; queries, keys and values; the hidden layer.
+        let row =
+            c.saturating_mul(3).saturating_add(padded(config.n_embd.saturating_mul(3))).saturating_add(inner);
+        let rows = float(row.saturating_mul(tokens as u64)).saturating_add(float(padded(config.vocab_size)));
+        let shape = cache_shape(config, formats.cache);
+        // As `CacheShape::block_bytes`, but that sizes which were not checked cannot overflow.
+        let head =
+            padded(shape.head_size).saturating_add(shape.head_size as u64).saturating_mul(PANEL as u64);
+        let position_blocks = config.n_positions.div_ceil(PANEL) as u64;
+        let factors = [shape.layers as u64, shape.heads as u64, shape.format.size() as u64, position_blocks];
+        Self {
+            weights: weights.fold(0, u64::saturating_add),
+            workspace: rows,
+            cache: factors.into_iter().fold(head, u64::saturating_mul),
+        }
+    }
+
+    /// All of it together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.workspace).saturating_add(self.cache)
+    }
+}
+
+fn product(shape: &[usize]) -> u64 {
+    shape.iter().fold(1, |product, &length| product.saturating_mul(length as u64))
+}

@@ -8,11 +8,12 @@
 use std::fs;
 use std::path::Path;
 
+use clap::ValueEnum;
 use gpt2::config::Config;
 use gpt2::memory::MemoryNeed;
 use gpt2::model::Formats;
-use gpt2_kernels::WeightFormat;
 
+use crate::arguments::Dtype;
 use crate::failure::Failure;
 use crate::terminal::bytes;
 
@@ -35,7 +36,8 @@ fn judge(name: &str, config: &Config, formats: Formats, available: u64) -> Resul
         bytes(available)
     );
     // What is recommended has to fit with its context.
-    let smaller = WeightFormat::ALL.into_iter().skip_while(|format| *format != formats.weights).skip(1);
+    let all = Dtype::value_variants().iter().map(|dtype| dtype.format());
+    let smaller = all.skip_while(|format| *format != formats.weights).skip(1);
     let fitting = smaller.map(|weights| (weights, need(weights.into()).total()));
     let hint = match fitting.into_iter().find(|(_, total)| *total <= available) {
         Some((format, total)) => {
@@ -204,7 +206,7 @@ HugePages_Total:       0
     fn the_largest_format_that_fits_is_named() {
         let config = Config::default();
         let fails = |available: u64| {
-            let result = judge("gpt2", &config, WeightFormat::F32.into(), available);
+            let result = judge("gpt2", &config, gpt2_kernels::WeightFormat::F32.into(), available);
             result.err().map(|failure| format!("{failure:?}"))
         };
         assert_eq!(fails(600_000_000), None);

@@ -267,9 +267,12 @@ impl Batch {
 
 /// Stores the keys and values of new positions `past..` of one layer. qkv is (T, 3C).
 ///
+/// Many positions are shared out over the threads of `cpu`; without it all is done on the caller's, which may then
+/// be one of them.
+///
 /// # Panics
 /// Panics if the shapes do not fit, or if a block that would be written is shared.
-pub fn store(cpu: &Cpu, layer: Layer, blocks: &mut [Arc<CacheBlock>], past: usize, qkv: Rows<'_>) {
+pub fn store(cpu: Option<&Cpu>, layer: Layer, blocks: &mut [Arc<CacheBlock>], past: usize, qkv: Rows<'_>) {
     assert_eq!(
         qkv.width(),
         3 * layer.shape.channels(),
@@ -298,7 +301,13 @@ pub fn store(cpu: &Cpu, layer: Layer, blocks: &mut [Arc<CacheBlock>], past: usiz
 }
 
 /// Stores positions from `slot` of a block on.
-fn store_block<T: Value>(cpu: &Cpu, layer: Layer, block: &mut CacheBlock, slot: usize, rows: Rows<'_>) {
+fn store_block<T: Value>(
+    cpu: Option<&Cpu>,
+    layer: Layer,
+    block: &mut CacheBlock,
+    slot: usize,
+    rows: Rows<'_>,
+) {
     let shape = layer.shape;
     let data = Disjoint::new(T::of_mut(block));
     let store_head = |head: usize| {
@@ -323,10 +332,9 @@ fn store_block<T: Value>(cpu: &Cpu, layer: Layer, block: &mut CacheBlock, slot: 
             }
         }
     };
-    if rows.count() < POSITIONS_WORTH_SHARING {
-        (0..shape.heads).for_each(store_head);
-    } else {
-        cpu.pool.run(shape.heads, |head, _| store_head(head));
+    match cpu.filter(|_| rows.count() >= POSITIONS_WORTH_SHARING) {
+        Some(cpu) => cpu.pool.run(shape.heads, |head, _| store_head(head)),
+        None => (0..shape.heads).for_each(store_head),
     }
 }
 

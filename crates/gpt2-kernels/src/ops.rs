@@ -21,8 +21,10 @@ const ROWS_PER_PART: usize = 24;
 /// Most rows that are multiplied with weights in one pass over them; more go over them piece by piece.
 const ROWS_PER_PASS: usize = 6;
 
-/// Fewest rows whose products take so long that memory can be read meanwhile for the weights behind.
+/// Fewest rows that are worth fetching the weights behind for, where a panel takes much of a cache.
 const ROWS_AT_LEISURE: usize = 13;
+/// Size of a panel, in bytes, that takes little of it.
+const SMALL_PANEL: usize = 256 << 10;
 /// Rows whose outputs are started, summed up and put through the activation before the next ones are: 6 KiB.
 const ROWS_PER_TURN: usize = 24;
 
@@ -130,6 +132,13 @@ fn quantize(cpu: &Cpu, x: Rows<'_>, scratch: &mut Scratch) {
 fn parts(cpu: &Cpu, rows: usize, panels: usize) -> usize {
     let wanted = (TASKS_PER_THREAD * cpu.pool.threads()).div_ceil(panels.max(1));
     wanted.min(rows / ROWS_PER_PART).max(1)
+}
+
+/// What to fetch while rows are multiplied with weights. Where they are enough for the weights behind to be read
+/// meanwhile, and a cache holds both, it is those: memory is busy all the time then.
+fn fetch<W>(rows: usize, weights: &[W]) -> Fetch {
+    let enough = if size_of_val(weights) <= SMALL_PANEL { ROWS_PER_PASS + 1 } else { ROWS_AT_LEISURE };
+    if rows < enough { Fetch::these(weights) } else { Fetch::behind(weights) }
 }
 
 /// A product, its tasks dealt out.
@@ -337,6 +346,16 @@ pub fn for_each_row(cpu: &Cpu, mut rows: RowsMut<'_>, f: impl Fn(usize, &mut [f3
     in_parts(cpu, count, width, |row| {
         // SAFETY: rows do not overlap, and each is one task's.
         f(row, unsafe { target.slice(row * stride, width) });
+    });
+}
+
+/// Calls `f` with every element, in parallel.
+pub fn for_each_mut<T: Send>(cpu: &Cpu, elements: &mut [T], f: impl Fn(&mut T) + Sync) {
+    let count = elements.len();
+    let target = Disjoint::new(elements);
+    cpu.pool.run(count, |index, _| {
+        // SAFETY: elements do not overlap, and each is one task's.
+        unsafe { target.slice(index, 1) }.iter_mut().for_each(&f);
     });
 }
 

@@ -353,7 +353,7 @@ fn attend(cpu: &Cpu, shape: CacheShape, pieces: &[usize], qkv: &RowBuffer) -> Ro
     let mut past = 0;
     for &count in pieces {
         let part = qkv.rows(total).part(past, count, 0, 3 * shape.channels());
-        attention::store(cpu, layer, &mut blocks, past, part);
+        attention::store((count % 2 == 0).then_some(cpu), layer, &mut blocks, past, part);
         let mut piece = RowBuffer::new(count, shape.channels());
         let mut batch = Batch::default();
         batch.push(past, count);
@@ -429,7 +429,7 @@ fn storing_into_a_shared_block_panics() {
     let mut blocks = vec![Arc::new(CacheBlock::new(shape))];
     let _other = blocks.clone();
     let qkv = RowBuffer::new(1, 12);
-    attention::store(&cpu, Layer { shape, index: 0, scale: 1.0 }, &mut blocks, 0, qkv.rows(1));
+    attention::store(Some(&cpu), Layer { shape, index: 0, scale: 1.0 }, &mut blocks, 0, qkv.rows(1));
 }
 
 #[test]

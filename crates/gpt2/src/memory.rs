@@ -7,6 +7,7 @@ use gpt2_kernels::PANEL;
 use crate::checkpoint::expected_tensors;
 use crate::config::Config;
 use crate::model::{Formats, cache_shape};
+use crate::weights::format_of_embeddings;
 
 /// The bytes that a model needs, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,8 @@ impl MemoryNeed {
     ///
     /// let config = Config::default(); // GPT-2 small
     /// let need = |format: WeightFormat| MemoryNeed::new(&config, format.into(), 1).weights / 1_000_000;
-    /// assert_eq!(WeightFormat::ALL.map(need), [497, 250, 134, 73]);
+    /// assert_eq!(need(WeightFormat::F32), 497);
+    /// assert_eq!(need(WeightFormat::Int4), 82);
     /// ```
     #[must_use]
     pub fn new(config: &Config, formats: Formats, tokens: usize) -> Self {
@@ -43,7 +45,7 @@ impl MemoryNeed {
         let weights = expected_tensors(config).map(|(name, shape)| match shape[..] {
             // Stored by output, unlike all other matrices.
             [outputs, inputs] if matches!(name.as_str(), "wte.weight" | "lm_head.weight") => {
-                formats.weights.bytes(inputs, outputs) as u64
+                format_of_embeddings(formats.weights).bytes(inputs, outputs) as u64
             }
             [inputs, outputs] if name != "wpe.weight" => formats.weights.bytes(inputs, outputs) as u64,
             _ => float(product(&shape)),

@@ -165,10 +165,9 @@ impl Model {
             linear(cpu, normed.rows(tokens), &block.c_attn, None, qkv.rows_mut(tokens), scratch);
             let qkv = qkv.rows(tokens);
             probe.observe(Site::Qkv(index), qkv);
-            for step in &mut *steps {
-                let new = qkv.part(step.first_row, step.tokens.len(), 0, qkv.width());
-                let past = step.past();
-                attention::store(cpu, layer, &mut step.cache.blocks, past, new);
+            match &mut *steps {
+                [step] => step.store(Some(cpu), layer, qkv),
+                steps => ops::for_each_mut(cpu, steps, |step| step.store(None, layer, qkv)),
             }
             let blocks = |step: usize| &steps[step].cache.blocks[..];
             attention::attend(cpu, layer, batch, blocks, qkv, scratch, normed.rows_mut(tokens));
@@ -363,6 +362,13 @@ impl<'a> Step<'a> {
 
     fn past(&self) -> usize {
         self.cache.len()
+    }
+
+    /// Stores the keys and values of one layer, which are among those of the batch.
+    fn store(&mut self, cpu: Option<&Cpu>, layer: Layer, qkv: Rows<'_>) {
+        let new = qkv.part(self.first_row, self.tokens.len(), 0, qkv.width());
+        let past = self.past();
+        attention::store(cpu, layer, &mut self.cache.blocks, past, new);
     }
 
     fn rows(&self) -> Range<usize> {

@@ -233,18 +233,22 @@ fn measure(model: &Model, arguments: &Arguments) -> Run {
         .map(|index| prompt(prompt_tokens, prompt_seed(index, batch), model.config().vocab_size))
         .collect();
     let mut caches: Vec<KvCache> = prompts.iter().map(|_| KvCache::new(model)).collect();
-    let mut work = Workspace::new(model, prompt_tokens.min(CHUNK).max(batch), batch);
+    // Short prompts go through the model together, long ones in chunks.
+    let together = (CHUNK / prompt_tokens).clamp(1, batch);
+    let mut work = Workspace::new(model, (together * prompt_tokens).min(CHUNK).max(batch), batch);
     let mut tokens: Vec<Vec<u32>> = vec![Vec::with_capacity(new_tokens); batch];
 
     let begin = Instant::now();
-    for (prompt, (cache, tokens)) in prompts.iter().zip(caches.iter_mut().zip(&mut tokens)) {
-        let chunks = prompt.len().div_ceil(CHUNK);
-        for (index, chunk) in prompt.chunks(CHUNK).enumerate() {
-            let last = index + 1 == chunks;
-            let step = step(model, chunk, cache, if last { Want::Last } else { Want::Nothing });
-            let logits = model.forward(&mut [step], &mut work);
-            if last {
-                tokens.push(argmax(logits.row(0)) as u32);
+    for (first, caches) in (0..).step_by(together).zip(caches.chunks_mut(together)) {
+        for start in (0..prompt_tokens).step_by(CHUNK) {
+            let end = prompt_tokens.min(start + CHUNK);
+            let want = if end == prompt_tokens { Want::Last } else { Want::Nothing };
+            let steps = caches.iter_mut().zip(&prompts[first..]);
+            let mut steps: Vec<Step<'_>> =
+                steps.map(|(cache, prompt)| step(model, &prompt[start..end], cache, want)).collect();
+            let logits = model.forward(&mut steps, &mut work);
+            for (row, tokens) in (0..logits.count()).zip(&mut tokens[first..]) {
+                tokens.push(argmax(logits.row(row)) as u32);
             }
         }
     }

@@ -31,11 +31,13 @@
 //! | [`pack`], [`memory`] | copies of packed weights for the next start; the bytes that a model needs |
 //! | [`weights`], [`model`], [`cache`], [`workspace`], [`logits`] | the network: parameters, forward pass, its state |
 //! | [`process`], [`sample`], [`generate`], [`stream`] | from logits to tokens to text |
-//! | [`predict`], [`score`], [`probe`], [`inspect`] | to look: next tokens, likelihoods, inside, and at the files |
+//! | [`predict`], [`score`], [`divergence`] | to judge: next tokens, likelihoods, the distance between two models |
+//! | [`probe`], [`inspect`] | to look: inside the model, and at its files |
 
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
+pub mod divergence;
 pub mod generate;
 pub mod hub;
 pub mod inspect;

@@ -143,6 +143,13 @@ impl Weights {
     pub fn bytes_per_token(&self) -> usize {
         self.matrices().map(|matrix| matrix.as_bytes().len()).sum()
     }
+
+    /// Bits that a weight takes in memory, scales and padding included: the mean over [`matrices`](Self::matrices).
+    #[must_use]
+    pub fn bits_per_weight(&self) -> f64 {
+        let weights: usize = self.matrices().map(|matrix| matrix.inputs() * matrix.outputs()).sum();
+        8.0 * self.bytes_per_token() as f64 / weights as f64
+    }
 }
 
 /// The format of `wte` and the head in a model of some format.

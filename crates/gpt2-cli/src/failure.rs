@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use gpt2::checkpoint::CheckpointError;
+use gpt2::divergence::DivergenceError;
 use gpt2::generate::GenerateError;
 use gpt2::hub::HubError;
 use gpt2::model::StepError;
@@ -175,6 +176,15 @@ impl From<StepError> for Failure {
             StepError::Context { past: 0, new, context } => Self::too_long(new, context).hint("shorten it"),
             StepError::Token { .. } => Self::new(error).hint("the tokenizer may belong to another model"),
             StepError::NotFinite { .. } => Self::new(error).hint("download or copy the model again"),
+            _ => Self::new(error),
+        }
+    }
+}
+
+impl From<DivergenceError> for Failure {
+    fn from(error: DivergenceError) -> Self {
+        match error {
+            DivergenceError::Step(error) => error.into(),
             _ => Self::new(error),
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod detokenize;
+pub(crate) mod divergence;
 pub(crate) mod download;
 pub(crate) mod generate;
 pub(crate) mod inspect;

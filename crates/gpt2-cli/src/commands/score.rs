@@ -9,8 +9,9 @@ use gpt2::score::{Score, TokenScore, score, score_strided};
 use serde::Serialize;
 
 use super::Format;
+use super::divergence::{self, Comparison};
 use super::next::text;
-use crate::arguments::{Options, positive};
+use crate::arguments::{Dtype, Options, positive};
 use crate::failure::Failure;
 use crate::model::{Loaded, ModelFiles};
 use crate::prompt::{TextArguments, read_text};
@@ -19,10 +20,17 @@ use crate::terminal::{DIM, Terminal, Unit, thousands};
 /// Texts of more tokens are summed up for people; JSON has every token.
 const LONGEST_TABLE: usize = 256;
 
+/// The heading of what goes with `--reference-dtype`.
+const COMPARISON: &str = "Comparison of number formats";
+
 /// Show how likely a text is, token by token.
 ///
 /// Log-probabilities are natural logarithms. The first token has none, as nothing comes before it;
 /// `--bos` scores it as well. The table is left out for texts of more than 256 tokens.
+///
+/// With `--reference-dtype` it shows what `--dtype` costs instead: the model is loaded in both formats, and their
+/// predictions of every next token are compared. The measure is the mean Kullback-Leibler divergence in nats, 0
+/// where they are the same.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -38,6 +46,22 @@ pub(crate) struct Arguments {
     /// Put the beginning-of-text token first, so that the first token is scored too
     #[arg(long)]
     bos: bool,
+    /// Show how far `--dtype` is from the same model in this format, usually `f32`
+    ///
+    /// The reference holds its keys and values as is usual for its format, whatever `--kv-dtype` says.
+    #[arg(long, value_enum, value_name = "DTYPE", conflicts_with_all = ["stride", "bos"])]
+    #[arg(help_heading = COMPARISON)]
+    reference_dtype: Option<Dtype>,
+    /// Compare in windows of N tokens that do not overlap [default: the model's context]
+    ///
+    /// Every position of a window counts but its last.
+    #[arg(long, value_name = "N", value_parser = at_least_two, allow_negative_numbers = true)]
+    #[arg(requires = "reference_dtype", help_heading = COMPARISON)]
+    window: Option<usize>,
+    /// Compare on so many tokens from the start of the text only
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_two, allow_negative_numbers = true)]
+    #[arg(requires = "reference_dtype", help_heading = COMPARISON)]
+    limit: Option<usize>,
     #[command(flatten)]
     format: Format,
 }
@@ -61,7 +85,7 @@ struct TokenRecord {
 
 /// Scores the text and shows the result.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
-    let text = match &arguments.file {
+    let text_to_score = match &arguments.file {
         Some(path) => {
             let name = format!("`{}`", path.display());
             let file =
@@ -70,11 +94,16 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         }
         None => arguments.text.read()?,
     };
+    if let Some(reference) = arguments.reference_dtype {
+        let &Arguments { ref text, window, limit, .. } = arguments;
+        let comparison = Comparison { text, reference, window, limit };
+        return divergence::run(&text_to_score, &comparison, arguments.format, options, terminal);
+    }
     let files = ModelFiles::find(options, terminal)?;
     let config = files.config()?;
     check_stride(arguments.stride, &config)?;
     let loaded = files.load(options, terminal)?;
-    let mut ids = loaded.tokenizer.encode(&text, arguments.text.special())?;
+    let mut ids = loaded.tokenizer.encode(&text_to_score, arguments.text.special())?;
     if arguments.bos {
         let bos =
             config.bos_token_id.ok_or_else(|| Failure::new("the model has no beginning-of-text token"))?;
@@ -91,6 +120,11 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         return Ok(terminal.output.json(&record)?);
     }
     show(&loaded, &scored, terminal)
+}
+
+/// Parses a number of tokens among which there is one to predict.
+fn at_least_two(text: &str) -> Result<usize, String> {
+    positive(text).ok().filter(|n| *n >= 2).ok_or_else(|| "expected a whole number from 2".to_owned())
 }
 
 fn check_stride(stride: Option<usize>, config: &Config) -> Result<(), Failure> {

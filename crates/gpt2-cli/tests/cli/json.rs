@@ -75,6 +75,38 @@ fn score_agrees_with_next_and_with_itself() {
 }
 
 #[test]
+fn score_compares_formats_and_agrees_with_the_perplexity_of_each() {
+    let room = Room::new();
+    let text = "x y z ".repeat(20);
+    let score = |more: &[&str]| room.json(&[&["score", "--model=tiny", &text], more].concat()).remove(0);
+    let found = score(&["--dtype=int4", "--reference-dtype=f32", "--limit=100"]);
+    assert_eq!(
+        [&found["model"], &found["dtype"], &found["kv_dtype"], &found["reference_dtype"]],
+        ["tiny", "int4", "f16", "f32"]
+    );
+    assert_eq!([&found["tokens"], &found["window"], &found["positions"]], [100, 200, 99]);
+    let number = |record: &serde_json::Value, field: &str| record[field].as_f64().expect("a number");
+    for field in ["bits_per_weight", "kl", "kl_stderr"] {
+        assert!(number(&found, field) > 0.0, "{field} in {found}");
+    }
+    assert!(number(&found, "kl_max") >= number(&found, "kl"), "{found}");
+    assert!((0.0..=1.0).contains(&number(&found, "same_top_token")), "{found}");
+
+    let text = &text[..100];
+    for (dtype, field) in [("int4", "perplexity"), ("f32", "reference_perplexity")] {
+        let dtype = format!("--dtype={dtype}");
+        let alone = room.json(&["score", "--model=tiny", text, &dtype]).remove(0);
+        // Log-probabilities are rounded to f32 there.
+        assert!(
+            (number(&alone, "perplexity") / number(&found, field) - 1.0).abs() < 1e-5,
+            "{alone}, {found}"
+        );
+    }
+    let same = score(&["--dtype=int4", "--reference-dtype=int4"]);
+    assert_eq!((number(&same, "kl"), number(&same, "kl_max")), (0.0, 0.0));
+}
+
+#[test]
 fn inspect_adds_up() {
     let records = Room::new().json(&["inspect", "--model=tiny"]);
     let components = records[0]["components"].as_array().expect("a list");

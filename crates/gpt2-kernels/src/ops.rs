@@ -185,11 +185,7 @@ impl Job<'_> {
                     x_stride,
                     rows,
                     weights,
-                    fetch: if rows < ROWS_AT_LEISURE {
-                        Fetch::these(weights)
-                    } else {
-                        Fetch::behind(weights)
-                    },
+                    fetch: fetch(rows, weights),
                     target: &target,
                     out: first * out_stride + panel * PANEL,
                     out_stride,

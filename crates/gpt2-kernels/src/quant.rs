@@ -76,8 +76,8 @@ pub struct Int4Block {
 pub struct QuantizedBlock {
     pub(crate) values: [i8; BLOCK],
     pub(crate) scale: f32,
-    /// -128 times the sum of the values: what adding 128 to every weight adds, taken off.
-    pub(crate) correction: i32,
+    /// The sum of the values: times 128, it is what adding 128 to every weight adds.
+    pub(crate) sum: i32,
 }
 
 // SAFETY: 2048 bytes and 128, a multiple of the alignment, so without padding; no invalid patterns.
@@ -160,7 +160,7 @@ fn quantize_block(mut x: [f32; BLOCK], out: &mut QuantizedBlock) {
         sum += rounded;
     }
     out.scale = scale;
-    out.correction = -128 * sum;
+    out.sum = sum;
 }
 
 /// What activations of that largest magnitude are multiplied by to be rounded, and the scale they have then.
@@ -430,7 +430,7 @@ impl Int8Block {
 pub(crate) fn accumulate<W: Block>(x: &[QuantizedBlock], panel: &[W], out: &mut [f32; PANEL]) {
     for (x, weights) in x.iter().zip(panel) {
         let weights = weights.expand();
-        let mut dots = [x.correction; PANEL];
+        let mut dots = [-128 * x.sum; PANEL];
         for (values, x) in weights.values.iter().zip(x.values.as_chunks::<GROUP>().0) {
             for (dot, values) in dots.iter_mut().zip(values) {
                 for (&value, &x) in values.iter().zip(x) {
@@ -465,7 +465,7 @@ mod tests {
     fn a_value_that_stands_out_costs_the_others_no_more_than_the_scale_says() {
         let mut x = [1.0; BLOCK];
         x[7] = 1000.0;
-        let mut out = [QuantizedBlock { values: [0; BLOCK], scale: 0.0, correction: 0 }];
+        let mut out = [QuantizedBlock { values: [0; BLOCK], scale: 0.0, sum: 0 }];
         quantize(&x, &mut out);
         let mut back = out[0].values.map(|value| f32::from(value) * out[0].scale);
         turn(&mut back);
@@ -473,9 +473,6 @@ mod tests {
             // Without turning, every one would have become zero.
             assert!((back / 32.0 - x).abs() < 0.7, "{back} of {x}");
         }
-        assert_eq!(
-            out[0].correction,
-            -128 * out[0].values.iter().map(|&value| i32::from(value)).sum::<i32>()
-        );
+        assert_eq!(out[0].sum, out[0].values.iter().map(|&value| i32::from(value)).sum::<i32>());
     }
 }

@@ -246,7 +246,7 @@ unsafe fn accumulate_block_rows<const M: usize, const N: usize, W>(
     let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });
     let even = _mm256_set1_epi16(0xff);
     for column in (0..PANEL).step_by(LANES * N) {
-        let mut dots: [[__m256i; N]; M] = std::array::from_fn(|r| [_mm256_set1_epi32(x[r].correction); N]);
+        let mut dots: [[__m256i; N]; M] = std::array::from_fn(|r| [_mm256_set1_epi32(-128 * x[r].sum); N]);
         for (group, values) in block.values.iter().enumerate() {
             let mut pairs = [[_mm256_setzero_si256(); 2]; N];
             for (lane, pairs) in pairs.iter_mut().enumerate() {

@@ -5,11 +5,11 @@
 //! processors of this kind without VNNI have little more to offer them.
 
 use std::arch::x86_64::{
-    __m128i, __m512, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128, _mm256_loadu_si256, _mm512_add_epi32,
-    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi8,
-    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_sub_ps, _mm512_max_epi32, _mm512_mul_ps, _mm512_permute_ps, _mm512_reduce_add_epi32,
-    _mm512_reduce_max_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    __m128i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128, _mm256_loadu_si256,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtepi32_epi8, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_sub_ps, _mm512_maskz_cvtps_epi32, _mm512_max_epi32, _mm512_mul_ps, _mm512_permute_ps,
+    _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
     _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
@@ -185,20 +185,16 @@ fn quantize_block(x: &[f32; quant::BLOCK], out: &mut QuantizedBlock) {
     let low = unsafe { _mm512_loadu_ps(x.as_ptr()) };
     // SAFETY: the other sixteen.
     let high = unsafe { _mm512_loadu_ps(x.as_ptr().add(16)) };
-    let [low, high] = [_mm512_add_ps(low, high), _mm512_sub_ps(low, high)].map(|x| {
-        let x = turn_step(x, _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x), 0xff00);
-        let x = turn_step(x, _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x), 0xf0f0);
-        let x = turn_step(x, _mm512_permute_ps::<0b01_00_11_10>(x), 0xcccc);
-        turn_step(x, _mm512_permute_ps::<0b10_11_00_01>(x), 0xaaaa)
-    });
-    let bits = |x: __m512| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
-    let largest = _mm512_reduce_max_epi32(_mm512_max_epi32(bits(low), bits(high)));
-    let (inverse, scale) = quant::inverse_and_scale(f32::from_bits(largest.cast_unsigned()));
-    let round = |x: __m512| {
-        let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
-        if inverse == 0.0 { _mm512_setzero_si512() } else { rounded }
-    };
-    let (low, high) = (round(low), round(high));
+    let (low, high) = (_mm512_add_ps(low, high), _mm512_sub_ps(low, high));
+    let (low, high) = (turn_lanes(low), turn_lanes(high));
+    let magnitudes = _mm512_max_epi32(magnitudes(low), magnitudes(high));
+    let largest = _mm512_reduce_max_epi32(magnitudes).cast_unsigned();
+    let (inverse, scale) = quant::inverse_and_scale(f32::from_bits(largest));
+    // Where there is no inverse, nothing is kept of what it would have multiplied.
+    let kept = if inverse == 0.0 { 0 } else { 0xffff };
+    let inverse = _mm512_set1_ps(inverse);
+    let low = _mm512_maskz_cvtps_epi32(kept, _mm512_mul_ps(low, inverse));
+    let high = _mm512_maskz_cvtps_epi32(kept, _mm512_mul_ps(high, inverse));
     // SAFETY: sixteen bytes each, of 32.
     unsafe {
         let values = out.values.as_mut_ptr().cast::<__m128i>();
@@ -206,10 +202,28 @@ fn quantize_block(x: &[f32; quant::BLOCK], out: &mut QuantizedBlock) {
         _mm_storeu_si128(values.add(1), _mm512_cvtepi32_epi8(high));
     }
     out.scale = scale;
-    out.correction = -128 * _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    out.sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+}
+
+/// The four steps of [`quant::turn`] within a register.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn turn_lanes(x: __m512) -> __m512 {
+    let x = turn_step(x, _mm512_shuffle_f32x4::<0b01_00_11_10>(x, x), 0xff00);
+    let x = turn_step(x, _mm512_shuffle_f32x4::<0b10_11_00_01>(x, x), 0xf0f0);
+    let x = turn_step(x, _mm512_permute_ps::<0b01_00_11_10>(x), 0xcccc);
+    turn_step(x, _mm512_permute_ps::<0b10_11_00_01>(x), 0xaaaa)
+}
+
+/// Magnitudes as integers, which are ordered as they are.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn magnitudes(x: __m512) -> __m512i {
+    _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff))
 }
 
 /// Adds to each value the other one of its pair, or takes it off the other where the mask says that it is the second.
+#[inline]
 #[target_feature(enable = "avx512f")]
 fn turn_step(x: __m512, other: __m512, second: u16) -> __m512 {
     _mm512_mask_sub_ps(_mm512_add_ps(x, other), second, other, x)

@@ -141,8 +141,7 @@ unsafe fn accumulate_rows<const M: usize, const ZERO: i32, W>(
         fetch.step(&mut due, tile.panel.len(), |line| _mm_prefetch::<_MM_HINT_T0>(line.cast()));
         // SAFETY: `index` is below `panel.len()`, the length of a row of x.
         let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });
-        let mut dots: [Lanes; M] =
-            std::array::from_fn(|r| [_mm512_set1_epi32(x[r].correction / 128 * ZERO); WIDTH]);
+        let mut dots: [Lanes; M] = std::array::from_fn(|r| [_mm512_set1_epi32(-ZERO * x[r].sum); WIDTH]);
         for step in 0..GROUPS / 2 {
             for (half, weights) in load(block, step).into_iter().enumerate() {
                 for (dots, x) in dots.iter_mut().zip(&x) {

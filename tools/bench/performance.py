@@ -78,6 +78,8 @@ def parse() -> argparse.Namespace:
                         help=f"default: {','.join(ALL_PEERS)}")
     parser.add_argument("--formats", type=words(table.FORMATS), default=list(table.FORMATS), metavar="FORMAT,FORMAT",
                         help=f"default: {','.join(table.FORMATS)}")
+    parser.add_argument("--skip", type=lambda text: text.split(","), default=[], metavar="VARIANT,VARIANT",
+                        help="variants of peers to leave out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reps", type=int, default=2, help="measurements in each round")
@@ -134,7 +136,7 @@ class Workplace:
             for label, variants, command in runtimes:
                 plan += [{"peer": label, "variant": variant, "weights": weights,
                           "command": [*command, "--variant", variant, *common]}
-                         for variant in variants.get(weights, ())]
+                         for variant in variants.get(weights, ()) if label == "gpt2" or variant not in arguments.skip]
         return [*plan, limits]
 
     def checkpoint(self) -> Path:
@@ -232,6 +234,8 @@ def command_line(arguments: argparse.Namespace) -> str:
         chosen.append(f"--peers {','.join(arguments.peers)}")
     if arguments.formats != list(table.FORMATS):
         chosen.append(f"--formats {','.join(arguments.formats)}")
+    if arguments.skip:
+        chosen.append(f"--skip {','.join(arguments.skip)}")
     if arguments.size != "small":
         chosen.append(f"--size {arguments.size}")
     return " ".join(["python tools/bench/performance.py --work DIR", *chosen, "--readme README.md"])

@@ -386,9 +386,12 @@ impl Unfinished {
         loop {
             let path = directory.join(format!(".{name}.{process}-{number}{UNFINISHED}"));
             match private_file(&path) {
-                // Without locks on this file system, nothing is ever taken for abandoned.
                 Ok(file) => match file.try_lock() {
-                    Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::ResourceBusy.into()),
+                    // Another writer took it for abandoned before it was locked, and is about to remove it,
+                    Err(TryLockError::WouldBlock) if number < MOST_WRITERS => number += 1,
+                    // or has removed it.
+                    _ if number < MOST_WRITERS && !is_named(&file, &path) => number += 1,
+                    // Without locks on this file system, nothing is ever taken for abandoned.
                     _ => return Ok(Self { file, path }),
                 },
                 // Another thread is at it, or a process of this number died.
@@ -421,6 +424,8 @@ impl Drop for Unfinished {
 fn remove_if_abandoned(path: &Path) {
     if let Ok(file) = File::open(path)
         && file.try_lock().is_ok()
+        // Or another has removed it meanwhile, and a third has made one of that name.
+        && is_named(&file, path)
     {
         let _ = fs::remove_file(path);
     }
@@ -450,6 +455,14 @@ fn free_bytes(directory: &Path) -> io::Result<u64> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
+/// Whether this is the file that the path names now.
+#[cfg(unix)]
+fn is_named(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let number = |metadata: io::Result<fs::Metadata>| metadata.ok().map(|found| (found.dev(), found.ino()));
+    number(file.metadata()).is_some_and(|file| number(fs::metadata(path)) == Some(file))
+}
+
 #[cfg(unix)]
 fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
@@ -458,6 +471,11 @@ fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
 #[cfg(unix)]
 fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(not(unix))]
+fn is_named(_file: &File, _path: &Path) -> bool {
+    true
 }
 
 #[cfg(not(unix))]

@@ -100,11 +100,11 @@ impl Options {
 pub(crate) enum Dtype {
     /// 32 bits
     F32,
-    /// 16 bits: half the memory, twice the speed of generation
+    /// 16 bits
     Bf16,
     /// 8.5 bits
     Int8,
-    /// 4.5 bits
+    /// 4.5 bits, and 6.5 in the embeddings and the head
     Int4,
 }
 

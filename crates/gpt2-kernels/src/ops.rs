@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use crate::aligned::Plain;
 use crate::math::{Activation, ln};
 use crate::matrix::Panels;
-use crate::quant;
+use crate::quant::{self, Int8Block, QuantizedBlock};
 use crate::scratch::{INT8_PIECE, Shares, WIDE_PIECE};
 use crate::table::{Fetch, Kernels, Tile};
 use crate::{AlignedVec, Cpu, Matrix, PANEL, Rows, RowsMut, Scratch};
@@ -40,8 +40,8 @@ pub struct Epilogue<'a> {
 /// Multiplies rows by a matrix: `out = activation(x · matrix + bias)`. (M, K) · (K, N) → (M, N)
 ///
 /// Every output is one chain that starts at the bias. With weights in `f32` and `bf16` it takes
-/// `fma(x[k], w[k][j], sum)` for k ascending; in `int8` and `int4` one `fma` for each block of 32 inputs, after
-/// x was rounded to eight bits ([`quant`]).
+/// `fma(x[k], w[k][j], sum)` for k ascending; in `int8`, `int6` and `int4` one `fma` for each block of 32 inputs,
+/// after x was rounded to eight bits ([`quant`]).
 ///
 /// # Panics
 /// Panics if the shapes do not fit, or `scratch` was made for fewer rows or inputs, fewer threads or another format.
@@ -94,26 +94,10 @@ pub fn matmul(
             part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
         }),
         Panels::Int6(data) => job.run(quantized, data, INT8_PIECE, out, |part| {
-            if part.rows <= ROWS_PER_PASS {
-                // SAFETY: see above.
-                return part.each(|tile| unsafe { (kernels.accumulate_int6)(tile) });
-            }
-            let expanded = &mut scratch.thread(part.thread).expanded[..part.weights.len()];
-            // SAFETY: see above.
-            unsafe { (kernels.expand_int6)(part.weights, expanded) }
-            // SAFETY: see above.
-            part.with_weights(expanded).each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
+            part.multiply_or_expand(kernels.accumulate_int6, kernels.expand_int6, scratch);
         }),
         Panels::Int4(data) => job.run(quantized, data, INT8_PIECE, out, |part| {
-            if part.rows <= ROWS_PER_PASS {
-                // SAFETY: see above.
-                return part.each(|tile| unsafe { (kernels.accumulate_int4)(tile) });
-            }
-            let expanded = &mut scratch.thread(part.thread).expanded[..part.weights.len()];
-            // SAFETY: see above.
-            unsafe { (kernels.expand_int4)(part.weights, expanded) }
-            // SAFETY: see above.
-            part.with_weights(expanded).each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
+            part.multiply_or_expand(kernels.accumulate_int4, kernels.expand_int4, scratch);
         }),
     }
 }
@@ -361,6 +345,27 @@ fn in_parts(cpu: &Cpu, count: usize, values: usize, f: impl Fn(usize) + Sync) {
     cpu.pool.run(count.div_ceil(per_task), |task, _| {
         (task * per_task..count.min((task + 1) * per_task)).for_each(&f);
     });
+}
+
+impl<W> Part<'_, QuantizedBlock, W> {
+    /// Multiplies a few rows with the weights as they are, and many with the same weights in eight bits, which are
+    /// expanded once for all of them. The functions are those of this part's row of the table.
+    fn multiply_or_expand(
+        &self,
+        accumulate: unsafe fn(&Tile<'_, QuantizedBlock, W>),
+        expand: unsafe fn(&[W], &mut [Int8Block]),
+        scratch: &Scratch,
+    ) {
+        if self.rows <= ROWS_PER_PASS {
+            // SAFETY: the machine has this row's instructions, for the table gives out no other; the tile is valid.
+            return self.each(|tile| unsafe { accumulate(tile) });
+        }
+        let expanded = &mut scratch.thread(self.thread).expanded[..self.weights.len()];
+        // SAFETY: as above.
+        unsafe { expand(self.weights, expanded) }
+        // SAFETY: as above.
+        self.with_weights(expanded).each(|tile| unsafe { (self.kernels.accumulate_int8)(tile) });
+    }
 }
 
 /// A buffer that several tasks write at once, each its own part.

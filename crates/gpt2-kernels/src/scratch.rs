@@ -64,9 +64,9 @@ pub(crate) struct Thread {
     pub(crate) scores: AlignedVec,
 }
 
-/// Inputs of a panel that many rows are multiplied with together: 32 KiB of floats stay in the nearest cache.
+/// Inputs of a panel whose weights are widened together, for many rows: 192 KiB of floats.
 pub(crate) const WIDE_PIECE: usize = 768;
-/// The same for weights in eight bits, counted in blocks of inputs.
+/// Blocks of inputs whose weights are expanded together: 34 KiB in eight bits.
 pub(crate) const INT8_PIECE: usize = 16;
 
 impl Scratch {

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gpt2::checkpoint::Checkpoint;
-use gpt2::config::{Config, ConfigError, GenerationDefaults};
+use gpt2::config::{Config, ConfigError};
+use gpt2::generate::GenerationConfig;
 use gpt2::hub::{Hub, HubError, HubOptions};
 use gpt2::model::Model;
 use gpt2::pack::{PackCache, PackUse};
@@ -178,12 +179,12 @@ impl ModelFiles {
     }
 
     /// Reads `generation_config.json`, which a model need not have.
-    pub(crate) fn generation_defaults(&self) -> Result<GenerationDefaults, Failure> {
+    pub(crate) fn generation_config(&self) -> Result<GenerationConfig, Failure> {
         const NAME: &str = "generation_config.json";
         let json = self.read(NAME, demo::GENERATION_CONFIG)?;
         json.map_or_else(
-            || Ok(GenerationDefaults::default()),
-            |json| GenerationDefaults::from_json(&json).map_err(|error| self.in_file(NAME, error)),
+            || Ok(GenerationConfig::default()),
+            |json| GenerationConfig::from_json(&json).map_err(|error| self.in_file(NAME, error)),
         )
     }
 

@@ -239,56 +239,6 @@ const ACTIVATIONS: [(&str, Activation, &str); 14] = [
     ("tanh", Activation::Tanh, "Tanh"),
 ];
 
-/// Holds what `generation_config.json` sets; what it leaves out or sets to `null` is `None`.
-///
-/// ```
-/// use gpt2::config::GenerationDefaults;
-///
-/// let defaults = GenerationDefaults::from_json(br#"{"eos_token_id": 50256, "temperature": 1}"#)?;
-/// assert_eq!(defaults.temperature, Some(1.0));
-/// assert_eq!(defaults.eos_token_ids, Some(vec![50256]));
-/// # Ok::<(), gpt2::config::ConfigError>(())
-/// ```
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct GenerationDefaults {
-    /// Whether to draw tokens rather than take the likeliest.
-    pub do_sample: Option<bool>,
-    /// What logits are divided by.
-    pub temperature: Option<f64>,
-    /// How many of the likeliest tokens stay; 0 for all.
-    pub top_k: Option<usize>,
-    /// The share of probability the likeliest tokens that stay must reach.
-    pub top_p: Option<f64>,
-    /// Most tokens in a sequence, prompt included.
-    pub max_length: Option<usize>,
-    /// Most tokens after the prompt.
-    pub max_new_tokens: Option<usize>,
-    /// The token that begins a text.
-    pub bos_token_id: Option<u32>,
-    /// The tokens that end a text.
-    pub eos_token_ids: Option<Vec<u32>>,
-}
-
-impl GenerationDefaults {
-    /// Reads the bytes of a `generation_config.json`; fields it does not know are skipped.
-    ///
-    /// # Errors
-    /// If the bytes are not a JSON object or a value has the wrong type. The message names the field.
-    pub fn from_json(json: &[u8]) -> Result<GenerationDefaults, ConfigError> {
-        let fields = Fields::parse(json)?;
-        Ok(GenerationDefaults {
-            do_sample: fields.bool("do_sample")?,
-            temperature: fields.float("temperature")?,
-            top_k: fields.size("top_k")?,
-            top_p: fields.float("top_p")?,
-            max_length: fields.size("max_length")?,
-            max_new_tokens: fields.size("max_new_tokens")?,
-            bos_token_id: fields.token("bos_token_id")?,
-            eos_token_ids: fields.tokens("eos_token_id")?,
-        })
-    }
-}
-
 /// Says what is wrong with a `config.json` or `generation_config.json`.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -305,6 +255,16 @@ pub enum ConfigError {
         expected: String,
         /// What it is.
         found: String,
+    },
+    /// A field is of the wrong type.
+    #[error("`{field}` cannot be {found}")]
+    Field {
+        /// The field.
+        field: String,
+        /// What it is, as JSON.
+        found: String,
+        /// What is wrong with that.
+        source: serde_json::Error,
     },
     /// A field asks for arithmetic that is not implemented.
     #[error("`{field}` is `{found}`, which is not supported; supported: {supported}")]
@@ -590,30 +550,6 @@ mod tests {
             (b"{\"model_type\": \"\xff\"}", "expected a JSON object"),
         ] {
             assert_eq!(Config::from_json(json).unwrap_err().to_string(), message);
-        }
-    }
-
-    #[test]
-    fn generation_defaults_are_read_and_wrong_types_named() {
-        let all = br#"{"do_sample": true, "temperature": 0.7, "top_k": 50, "top_p": 0.95, "max_length": 50,
-                       "max_new_tokens": null, "bos_token_id": 1, "eos_token_id": [1, 2], "unknown": {}}"#;
-        let expected = GenerationDefaults {
-            do_sample: Some(true),
-            temperature: Some(0.7),
-            top_k: Some(50),
-            top_p: Some(0.95),
-            max_length: Some(50),
-            max_new_tokens: None,
-            bos_token_id: Some(1),
-            eos_token_ids: Some(vec![1, 2]),
-        };
-        assert_eq!(GenerationDefaults::from_json(all).unwrap(), expected);
-        for field in
-            ["do_sample", "temperature", "top_k", "top_p", "max_length", "bos_token_id", "eos_token_id"]
-        {
-            let error =
-                GenerationDefaults::from_json(format!(r#"{{"{field}": "x"}}"#).as_bytes()).unwrap_err();
-            assert!(error.to_string().starts_with(&format!("`{field}` must be ")), "{error}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! [`Cpu`](gpt2_kernels::Cpu), the seed, and every setting.
 //!
 //! ```
-//! use gpt2::{checkpoint::Checkpoint, config::Config, generate::*, model::{Formats, Model}, tokenizer::*};
+//! use gpt2::{checkpoint::Checkpoint, config::Config, model::{Formats, Model}, tokenizer::*};
 //! use gpt2_kernels::{Cpu, Kernels};
 //! use std::path::Path;
 //!
@@ -18,8 +18,8 @@
 //! let tokenizer = Tokenizer::from_directory(folder)?;
 //!
 //! let prompt = tokenizer.encode("Once upon a time", SpecialTokens::Parse)?;
-//! let settings = Settings { max_length: Some(50), temperature: 0.7, top_k: 50, top_p: 0.95, seed: 42, ..Settings::default() };
-//! for delta in TextGeneration::new(Generation::new(&model, &prompt, settings)?, &tokenizer, &[]) {
+//! let request = model.generate(&prompt).tokenizer(&tokenizer).max_length(50).do_sample(true);
+//! for delta in request.temperature(0.7).top_k(50).top_p(0.95).seed(42).text()? {
 //!     print!("{}", delta?.text);
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -2,10 +2,11 @@
 
 use gpt2_kernels::math::ln;
 
-use crate::logits::argmax;
+use crate::generate::{GenerateError, GenerationConfig};
+use crate::process::Scores;
 
 /// How a token is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sampler {
     /// The highest score, the first of several.
@@ -22,26 +23,44 @@ pub enum Sampler {
 }
 
 impl Sampler {
+    /// The sampler that a configuration asks for.
+    #[must_use]
+    pub fn new(config: &GenerationConfig) -> Self {
+        if config.samples() { Self::Keyed { seed: config.seed.unwrap_or(0) } } else { Self::Greedy }
+    }
+
     /// Chooses the token at `position` (counted from the start of the prompt) of a return sequence.
     ///
-    /// # Panics
-    /// Panics if there are no scores.
-    #[must_use]
-    pub fn choose(self, scores: &[f32], sequence: usize, position: usize) -> u32 {
-        let best = argmax(scores);
-        let Self::Keyed { seed } = self else { return best as u32 };
-        let key = mix(mix(mix(seed) ^ sequence as u64) ^ position as u64);
-        let mut chosen = (f64::NEG_INFINITY, best);
-        for (token, &score) in scores.iter().enumerate() {
-            if score > f32::NEG_INFINITY {
-                let noisy = f64::from(score) - ln(-ln(uniform(key, token as u64)));
-                if noisy > chosen.0 {
-                    chosen = (noisy, token);
-                }
+    /// # Errors
+    /// If no token is left, or the scores are no numbers.
+    pub fn choose(
+        &mut self,
+        scores: &Scores,
+        sequence: usize,
+        position: usize,
+    ) -> Result<u32, GenerateError> {
+        if !scores.are_numbers() {
+            return Err(GenerateError::Scores { position });
+        }
+        let (best, _) = scores.best().ok_or(GenerateError::NoTokenLeft { position })?;
+        match self {
+            Self::Greedy => Ok(best),
+            Self::Keyed { seed } => {
+                let key = mix(mix(mix(*seed) ^ sequence as u64) ^ position as u64);
+                let mut chosen = (f64::NEG_INFINITY, best);
+                scores.candidates(|token, score| {
+                    let noisy = f64::from(score) - ln(-ln(uniform(key, token.into())));
+                    if noisy > chosen.0 {
+                        chosen = (noisy, token);
+                    }
+                });
+                Ok(chosen.1)
             }
         }
-        chosen.1 as u32
     }
+
+    /// Goes on as if a token of a finished sequence had been chosen.
+    pub(crate) fn pass(&mut self, _vocabulary: usize) {}
 }
 
 /// A number strictly between 0 and 1: SplitMix64's output number `counter` for the state `key`
@@ -63,18 +82,27 @@ fn mix(z: u64) -> u64 {
 mod tests {
     use super::*;
 
+    fn scores(values: &[f32]) -> Scores {
+        let mut scores = Scores::default();
+        scores.set(values);
+        scores
+    }
+
+    fn keyed(seed: u64, scores: &Scores, sequence: usize, position: usize) -> u32 {
+        Sampler::Keyed { seed }.choose(scores, sequence, position).expect("a token")
+    }
+
     #[test]
     fn draws_follow_the_softmax() {
         let probabilities = [0.5f32, 0.25, 0.125, 0.1, 0.025, 0.0];
-        let scores = probabilities.map(f32::ln);
+        let scores = scores(&probabilities.map(f32::ln));
         let draws = 200_000u32;
         // Over positions, over sequences and over seeds: each must be noise of its own.
         for run in 0..3usize {
             let mut counts = [0u32; 6];
             for i in 0..draws as usize {
                 let (seed, sequence, position) = [(7, 0, i), (7, i, 3), (i, 0, 0)][run];
-                counts[Sampler::Keyed { seed: seed as u64 }.choose(&scores, sequence, position) as usize] +=
-                    1;
+                counts[keyed(seed as u64, &scores, sequence, position) as usize] += 1;
             }
             assert_eq!(counts[5], 0, "an excluded token was drawn");
             // Pearson's statistic with 4 degrees of freedom exceeds 23.5 once in ten thousand times.
@@ -92,14 +120,31 @@ mod tests {
     fn the_noise_is_fixed_for_ever() {
         // Published seeds must keep their texts: these values may not change.
         assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
-        let scores = [0.0f32; 1000];
-        let drawn: Vec<u32> =
-            (0..6).map(|i| Sampler::Keyed { seed: 42 }.choose(&scores, i % 2, i / 2)).collect();
+        let scores = scores(&[0.0; 1000]);
+        let drawn: Vec<u32> = (0..6).map(|i| keyed(42, &scores, i % 2, i / 2)).collect();
         assert_eq!(drawn, [231, 466, 223, 461, 548, 36]);
     }
 
     #[test]
     fn greedy_takes_the_first_of_the_highest() {
-        assert_eq!(Sampler::Greedy.choose(&[0.0, 2.0, 2.0], 5, 9), 1);
+        assert_eq!(Sampler::Greedy.choose(&scores(&[0.0, 2.0, 2.0]), 5, 9).expect("a token"), 1);
+    }
+
+    #[test]
+    fn scores_that_leave_no_choice_are_an_error() {
+        let gone = f32::NEG_INFINITY;
+        for (row, message) in [
+            (
+                &[gone, gone][..],
+                "no token is left to choose from at position 9: the settings rule out all of them",
+            ),
+            (&[0.0, f32::NAN], "the processed scores at position 9 are no numbers"),
+            (&[0.0, f32::INFINITY], "the processed scores at position 9 are no numbers"),
+        ] {
+            for mut sampler in [Sampler::Greedy, Sampler::Keyed { seed: 1 }] {
+                let error = sampler.choose(&scores(row), 0, 9).expect_err("an error");
+                assert_eq!(error.to_string(), message);
+            }
+        }
     }
 }

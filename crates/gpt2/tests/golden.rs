@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use gpt2::cache::KvCache;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::generate::{Generation, Settings};
+use gpt2::generate::GenerationConfig;
 use gpt2::logits::argmax;
 use gpt2::model::{Formats, Model, Step, Want};
 use gpt2::probe::{Probe, Site};
@@ -176,13 +176,13 @@ fn the_demo_model_reads_and_writes_as_in_transformers() {
             let all: Vec<f32> = (0..ids.len()).flat_map(|row| logits.row(row).iter().copied()).collect();
             assert_close(&all, &tensor(&tensors, &format!("prompt{index}.logits")), "every position");
         }
-        let settings = Settings {
-            do_sample: false,
+        let settings = GenerationConfig {
+            do_sample: Some(false),
             max_new_tokens: Some(prompt.greedy.len()),
-            eos_token_ids: Some(Vec::new()),
-            ..Settings::default()
+            eos_token_id: Some(Vec::new()),
+            ..GenerationConfig::notebook()
         };
-        let generation = Generation::new(&model, &ids, settings).expect("generation");
+        let generation = model.generate(&ids).config(settings).tokens().expect("generation");
         let greedy: Vec<u32> = generation.map(|token| token.expect("finite logits").id).collect();
         assert_eq!(greedy, prompt.greedy, "{:?}", prompt.text);
         let text = tokenizer.decode(&greedy, SpecialText::Skip).expect("text");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use gpt2::cache::KvCache;
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::generate::{GeneratedToken, Generation, Settings};
+use gpt2::generate::{GeneratedToken, GenerationConfig};
 use gpt2::model::{Formats, Model, Step, Want};
 use gpt2::workspace::Workspace;
 use gpt2_kernels::attention::CacheFormat;
@@ -196,8 +196,8 @@ proptest! {
     }
 }
 
-fn generate(model: &Model, prompt: &[u32], settings: &Settings) -> Vec<GeneratedToken> {
-    let generation = Generation::new(model, prompt, settings.clone()).expect("generation");
+fn generate(model: &Model, prompt: &[u32], settings: &GenerationConfig) -> Vec<GeneratedToken> {
+    let generation = model.generate(prompt).config(settings.clone()).tokens().expect("generation");
     generation.collect::<Result<_, _>>().expect("finite logits")
 }
 
@@ -207,14 +207,14 @@ fn sampled_tokens_do_not_depend_on_machine_or_company() {
 }
 
 fn sampled_tokens_are_the_same(formats: Formats) {
-    let settings = Settings {
-        seed: 7,
-        temperature: 1.3,
-        top_k: 20,
+    let settings = GenerationConfig {
+        seed: Some(7),
+        temperature: Some(1.3),
+        top_k: Some(20),
         max_new_tokens: Some(60),
-        num_return_sequences: 3,
-        eos_token_ids: Some(Vec::new()),
-        ..Settings::default()
+        num_return_sequences: Some(3),
+        eos_token_id: Some(Vec::new()),
+        ..GenerationConfig::notebook()
     };
     let model = fastest("head-24", formats);
     let prompt = tokens(70, 9, &model);
@@ -231,8 +231,9 @@ fn sampled_tokens_are_the_same(formats: Formats) {
         }
     }
     // The first sequence is the same when it is the only one.
-    let alone = generate(&model, &prompt, &Settings { num_return_sequences: 1, ..settings.clone() });
+    let alone =
+        generate(&model, &prompt, &GenerationConfig { num_return_sequences: Some(1), ..settings.clone() });
     assert_eq!(sequence(&alone, 0), sequence(&expected, 0));
-    let other_seed = generate(&model, &prompt, &Settings { seed: 8, ..settings });
+    let other_seed = generate(&model, &prompt, &GenerationConfig { seed: Some(8), ..settings });
     assert_ne!(sequence(&other_seed, 0), sequence(&expected, 0), "the seed matters");
 }

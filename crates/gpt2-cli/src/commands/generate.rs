@@ -5,8 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::time::Duration;
 
-use gpt2::config::GenerationDefaults;
-use gpt2::generate::{Completion, FinishReason, GenerateError, Generation, Settings, TextGeneration};
+use gpt2::generate::{Completion, FinishReason, GenerateError, GenerationConfig, TextGeneration};
 use serde::Serialize;
 
 use super::Format;
@@ -76,7 +75,7 @@ struct Choice {
     seed: Option<u64>,
     /// Continuations to generate
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
-    #[arg(value_parser = at_most(Settings::MOST_SEQUENCES))]
+    #[arg(value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
     num_return_sequences: usize,
 }
 
@@ -99,8 +98,8 @@ struct End {
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let prompt = arguments.prompt.read()?;
     let files = ModelFiles::find(options, terminal)?;
-    let settings = arguments.settings(&files.generation_defaults()?);
-    settings.check().map_err(|error| match error {
+    let config = arguments.config(files.generation_config()?);
+    config.check().map_err(|error| match error {
         // What flags say was checked when they were parsed.
         GenerateError::Setting { .. } => Failure::new(error)
             .hint("it comes from the model's `generation_config.json`; the flag of this name goes before it"),
@@ -108,14 +107,13 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     })?;
     let Choice { temperature, top_k, top_p, .. } = arguments.choice;
     let sampling_set = temperature.is_some_and(|t| t > 0.0) || top_k.is_some() || top_p.is_some();
-    if sampling_set && !settings.samples() {
+    if sampling_set && !config.samples() {
         terminal.note("`--temperature`, `--top-k` and `--top-p` have no effect on greedy generation");
     }
 
     let loaded = files.load(options, terminal)?;
     let ids = loaded.tokenizer.encode(&prompt, arguments.prompt.special())?;
-    let generation = Generation::new(&loaded.model, &ids, settings)?;
-    let mut texts = TextGeneration::new(generation, &loaded.tokenizer, &arguments.end.stop);
+    let mut texts = loaded.model.generate(&ids).tokenizer(&loaded.tokenizer).config(config).text()?;
     if arguments.format.json {
         // A line as soon as its sequence is done, in the order of the sequences.
         let mut shown = 0;
@@ -136,37 +134,31 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
 
 impl Arguments {
     /// Joins arguments, the model's own settings, and the defaults, in this order of precedence.
-    fn settings(&self, model: &GenerationDefaults) -> Settings {
+    fn config(&self, model: GenerationConfig) -> GenerationConfig {
         let Self { length, choice, end, .. } = self;
-        let default = Settings::default();
-        let (max_new_tokens, max_length) = match (length.max_new_tokens, length.max_length) {
-            (None, None) if model.max_new_tokens.is_some() => (model.max_new_tokens, None),
-            (None, None) => (None, model.max_length),
-            given => given,
-        };
         let asks_for_sampling =
             choice.temperature.is_some() || choice.top_k.is_some() || choice.top_p.is_some();
-        let do_sample = if choice.greedy {
-            false
-        } else {
-            choice.do_sample || asks_for_sampling || model.do_sample.unwrap_or(default.do_sample)
+        let do_sample = match (choice.greedy, choice.do_sample || asks_for_sampling) {
+            (true, _) => Some(false),
+            (false, true) => Some(true),
+            (false, false) => None,
         };
-        let eos_token_ids = match (&end.eos_token_id, end.ignore_eos) {
-            (_, true) => Some(Vec::new()),
-            (Some(ids), false) => Some(ids.clone()),
-            (None, false) => model.eos_token_ids.clone(),
-        };
-        Settings {
-            max_new_tokens,
-            max_length,
+        let given = GenerationConfig {
+            max_new_tokens: length.max_new_tokens,
+            max_length: length.max_length,
             do_sample,
-            temperature: choice.temperature.or(model.temperature).unwrap_or(default.temperature),
-            top_k: choice.top_k.or(model.top_k).unwrap_or(default.top_k),
-            top_p: choice.top_p.or(model.top_p).unwrap_or(default.top_p),
-            num_return_sequences: choice.num_return_sequences,
-            seed: choice.seed.unwrap_or_else(any_seed),
-            eos_token_ids,
-        }
+            temperature: choice.temperature,
+            top_k: choice.top_k,
+            top_p: choice.top_p,
+            num_return_sequences: Some(choice.num_return_sequences),
+            seed: choice.seed,
+            eos_token_id: if end.ignore_eos { Some(Vec::new()) } else { end.eos_token_id.clone() },
+            stop_strings: (!end.stop.is_empty()).then(|| end.stop.clone()),
+            ..GenerationConfig::default()
+        };
+        let mut config = given.or(model).or(GenerationConfig::notebook());
+        config.seed.get_or_insert_with(any_seed);
+        config
     }
 }
 
@@ -200,7 +192,7 @@ fn stop_string(text: &str) -> Result<String, String> {
 }
 
 /// Shows the first continuation as it comes, and the others when it is done.
-fn stream(texts: &mut TextGeneration<'_, '_>, prompt: &str, terminal: &mut Terminal) -> Result<(), Failure> {
+fn stream(texts: &mut TextGeneration<'_>, prompt: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     let plain = anstyle::Style::new();
     let count = texts.completions().len();
     let heading = |terminal: &Terminal, index: usize| {
@@ -231,7 +223,7 @@ fn stream(texts: &mut TextGeneration<'_, '_>, prompt: &str, terminal: &mut Termi
 }
 
 /// One line on what happened, with all it takes to have it again.
-fn summary(texts: &TextGeneration<'_, '_>) -> String {
+fn summary(texts: &TextGeneration<'_>) -> String {
     let completions = texts.completions();
     let tokens: usize = completions.iter().map(|completion| completion.tokens.len()).sum();
     let speed = speed(tokens, completions.len(), texts.generation().timing().decode)
@@ -242,8 +234,9 @@ fn summary(texts: &TextGeneration<'_, '_>) -> String {
             reasons.push(reason);
         }
     }
-    let settings = texts.generation().settings();
-    let seed = if settings.samples() { format!("seed {}", settings.seed) } else { "greedy".to_owned() };
+    let config = texts.generation().config();
+    let seed =
+        if config.samples() { format!("seed {}", config.seed.unwrap_or(0)) } else { "greedy".to_owned() };
     let plural = if tokens == 1 { "" } else { "s" };
     format!("{tokens} token{plural}{speed} · {} · {seed}", reasons.join(", "))
 }
@@ -260,6 +253,7 @@ fn reason(finish: Option<FinishReason>) -> &'static str {
         Some(FinishReason::Length) => "length reached",
         Some(FinishReason::Stop) => "stop string",
         Some(FinishReason::Context) => "context full",
+        Some(FinishReason::Time) => "time up",
         _ => "unfinished",
     }
 }
@@ -297,7 +291,7 @@ struct Times {
 fn record<'a>(
     loaded: &'a Loaded,
     prompt: &'a str,
-    texts: &'a TextGeneration<'_, '_>,
+    texts: &'a TextGeneration<'_>,
     completion: &'a Completion,
 ) -> Record<'a> {
     let generation = texts.generation();
@@ -311,7 +305,7 @@ fn record<'a>(
         tokens: &completion.tokens,
         logprobs: &completion.logprobs,
         finish_reason: completion.finish,
-        seed: generation.settings().seed,
+        seed: generation.config().seed.unwrap_or(0),
         usage: Usage { prompt_tokens: generation.prompt().len(), completion_tokens },
         timing: Times {
             load_s: loaded.load_time.as_secs_f64(),
@@ -334,45 +328,47 @@ mod tests {
         arguments: Arguments,
     }
 
-    fn settings(line: &[&str], model: &str) -> Settings {
+    fn config(line: &[&str], model: &str) -> GenerationConfig {
         let line = Line::try_parse_from([&["generate", "hi", "--seed", "1"], line].concat());
-        let model = GenerationDefaults::from_json(model.as_bytes()).unwrap();
-        line.unwrap_or_else(|error| panic!("{error}")).arguments.settings(&model)
+        let model = GenerationConfig::from_json(model.as_bytes()).unwrap();
+        line.unwrap_or_else(|error| panic!("{error}")).arguments.config(model)
     }
 
     #[test]
     fn arguments_go_before_the_model_and_the_model_before_the_defaults() {
-        let default = Settings { seed: 1, ..Settings::default() };
-        assert_eq!(settings(&[], "{}"), default);
+        let default =
+            GenerationConfig { seed: Some(1), num_return_sequences: Some(1), ..GenerationConfig::notebook() };
+        assert_eq!(config(&[], "{}"), default);
         let model = r#"{"temperature": 0.5, "top_k": 7, "max_length": 9, "eos_token_id": [3]}"#;
-        let expected = Settings {
-            temperature: 0.5,
-            top_k: 7,
+        let expected = GenerationConfig {
+            temperature: Some(0.5),
+            top_k: Some(7),
             max_length: Some(9),
-            eos_token_ids: Some(vec![3]),
+            max_new_tokens: None,
+            eos_token_id: Some(vec![3]),
             ..default.clone()
         };
-        assert_eq!(settings(&[], model), expected);
+        assert_eq!(config(&[], model), expected);
         let line = ["--temperature", "2", "--max-new-tokens", "4", "--eos-token-id", "5,6"];
-        let expected = Settings {
-            temperature: 2.0,
-            top_k: 7,
+        let expected = GenerationConfig {
+            temperature: Some(2.0),
+            top_k: Some(7),
             max_new_tokens: Some(4),
-            eos_token_ids: Some(vec![5, 6]),
+            eos_token_id: Some(vec![5, 6]),
             ..default
         };
-        assert_eq!(settings(&line, model), expected);
-        assert!(settings(&["--ignore-eos"], model).eos_token_ids.is_some_and(|ids| ids.is_empty()));
+        assert_eq!(config(&line, model), expected);
+        assert!(config(&["--ignore-eos"], model).eos_token_id.is_some_and(|ids| ids.is_empty()));
     }
 
     #[test]
     fn a_sampling_flag_turns_sampling_on_and_greedy_turns_it_off() {
         let greedy = r#"{"do_sample": false}"#;
-        assert!(!settings(&[], greedy).do_sample);
-        assert!(settings(&["--top-k", "5"], greedy).do_sample);
-        assert!(settings(&["--do-sample"], greedy).do_sample);
-        assert!(!settings(&["--greedy", "--top-k", "5"], "{}").do_sample);
-        assert!(!settings(&["--temperature", "0"], "{}").samples());
+        assert!(!config(&[], greedy).samples());
+        assert!(config(&["--top-k", "5"], greedy).samples());
+        assert!(config(&["--do-sample"], greedy).samples());
+        assert!(!config(&["--greedy", "--top-k", "5"], "{}").samples());
+        assert!(!config(&["--temperature", "0"], "{}").samples());
     }
 
     #[test]

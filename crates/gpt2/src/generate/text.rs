@@ -31,22 +31,18 @@ pub struct Completion {
 ///
 /// Stop strings are matched on the text of the continuation, wherever tokens begin and end; the
 /// stop string and what follows it are left out.
-pub struct TextGeneration<'m, 't> {
+pub struct TextGeneration<'m> {
     generation: Generation<'m>,
-    streams: Vec<TextStream<'t>>,
+    streams: Vec<TextStream<'m>>,
     completions: Vec<Completion>,
 }
 
-impl<'m, 't> TextGeneration<'m, 't> {
-    /// Reads a generation as text, ending a sequence where one of the `stop` strings comes up.
-    #[must_use]
-    pub fn new(generation: Generation<'m>, tokenizer: &'t Tokenizer, stop: &[String]) -> Self {
-        let count = generation.settings().num_return_sequences;
-        Self {
-            generation,
-            streams: (0..count).map(|_| TextStream::new(tokenizer, stop)).collect(),
-            completions: vec![Completion::default(); count],
-        }
+impl<'m> TextGeneration<'m> {
+    pub(super) fn new(generation: Generation<'m>, tokenizer: &'m Tokenizer) -> Self {
+        let count = generation.config().sequences();
+        let stop = generation.config().stop_strings.as_deref().unwrap_or_default();
+        let streams = (0..count).map(|_| TextStream::new(tokenizer, stop)).collect();
+        Self { generation, streams, completions: vec![Completion::default(); count] }
     }
 
     /// The generation itself: its prompt, settings and timing.
@@ -59,6 +55,12 @@ impl<'m, 't> TextGeneration<'m, 't> {
     #[must_use]
     pub fn completions(&self) -> &[Completion] {
         &self.completions
+    }
+
+    /// Every sequence, for good.
+    #[must_use]
+    pub fn into_completions(self) -> Vec<Completion> {
+        self.completions
     }
 
     fn take(&mut self, mut token: GeneratedToken) -> Result<TextDelta, TokenizerError> {
@@ -83,11 +85,11 @@ impl<'m, 't> TextGeneration<'m, 't> {
     }
 }
 
-impl Iterator for TextGeneration<'_, '_> {
+impl Iterator for TextGeneration<'_> {
     type Item = Result<TextDelta, GenerateError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let token = self.generation.next()?;
-        Some(token.map_err(GenerateError::from).and_then(|token| Ok(self.take(token)?)))
+        Some(token.and_then(|token| Ok(self.take(token)?)))
     }
 }

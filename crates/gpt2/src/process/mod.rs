@@ -1,12 +1,14 @@
 //! What happens to the logits before a token is chosen.
 //!
-//! Processors change scores in place, in transformers' order: temperature, then `top_k`, then
-//! `top_p`. A token that is ruled out has the score `-inf`.
+//! Processors change [`Scores`] in place, one after the other, in transformers' order; see
+//! [`GenerationConfig`](crate::generate::GenerationConfig). A token that is ruled out has the score `-inf`.
 
+mod scores;
 mod temperature;
 mod top_k;
 mod top_p;
 
+pub use scores::Scores;
 pub use temperature::Temperature;
 pub use top_k::TopK;
 pub use top_p::TopP;
@@ -14,7 +16,55 @@ pub use top_p::TopP;
 /// One step of the chain between the logits and the choice of a token.
 ///
 /// This is the one open set of the library: a user's own processor joins by implementing it.
+///
+/// ```
+/// use gpt2::process::{Context, Processor, Scores};
+///
+/// /// Rules a token out.
+/// struct Ban(u32);
+///
+/// impl Processor for Ban {
+///     fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
+///         scores.put(self.0, f32::NEG_INFINITY);
+///     }
+/// }
+/// ```
 pub trait Processor: Send {
-    /// Changes the scores (V) of what follows `tokens`, the prompt included.
-    fn process(&mut self, tokens: &[u32], scores: &mut [f32]);
+    /// The name under which a trace shows it: that of the setting, for those of the library.
+    fn name(&self) -> &'static str {
+        "custom"
+    }
+
+    /// Changes the scores of what follows the tokens so far.
+    fn process(&mut self, context: &Context<'_>, scores: &mut Scores);
+
+    /// Learns which token was chosen from the scores that the chain left behind.
+    fn chosen(&mut self, context: &Context<'_>, scores: &Scores, token: u32) {
+        let _ = (context, scores, token);
+    }
+}
+
+/// Where in which text a token is to be chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The tokens so far, the prompt's first.
+    pub tokens: &'a [u32],
+    /// Number of tokens of the prompt.
+    pub prompt: usize,
+    /// Which of several texts it is: the return sequence, or the beam.
+    pub sequence: usize,
+}
+
+impl<'a> Context<'a> {
+    /// The tokens of the prompt.
+    #[must_use]
+    pub fn prompt_tokens(&self) -> &'a [u32] {
+        &self.tokens[..self.prompt]
+    }
+
+    /// Number of tokens generated so far.
+    #[must_use]
+    pub fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt
+    }
 }

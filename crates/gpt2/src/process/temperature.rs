@@ -1,6 +1,6 @@
 //! The first step of the chain: how sharp the distribution is.
 
-use super::Processor;
+use super::{Context, Processor, Scores};
 
 /// Divides every score: below 1 sharpens the distribution, above 1 flattens it.
 ///
@@ -22,9 +22,11 @@ impl Temperature {
 }
 
 impl Processor for Temperature {
-    fn process(&mut self, _tokens: &[u32], scores: &mut [f32]) {
-        for score in scores {
-            *score /= self.0;
-        }
+    fn name(&self) -> &'static str {
+        "temperature"
+    }
+
+    fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
+        scores.map(|_, score| score / self.0);
     }
 }

@@ -1,6 +1,6 @@
 //! The second step of the chain: a fixed number of tokens.
 
-use super::Processor;
+use super::{Context, Processor, Scores};
 
 /// Keeps the k highest scores, and every score equal to the k-th.
 ///
@@ -23,35 +23,35 @@ impl TopK {
         Self { k, highest: Vec::new() }
     }
 
-    /// The k-th highest score. NaN counts as lower than anything.
-    fn threshold(&mut self, scores: &[f32]) -> f32 {
+    /// The k-th highest score of those left, or `-inf` if there are no more than k.
+    fn threshold(&mut self, scores: &Scores) -> f32 {
         let heap = &mut self.highest;
         heap.clear();
-        let (first, rest) = scores.split_at(self.k);
-        heap.extend(first.iter().map(|&score| if score.is_nan() { f32::NEG_INFINITY } else { score }));
-        for top in (0..heap.len() / 2).rev() {
-            sift_down(heap, top);
-        }
-        for &score in rest {
-            if score > heap[0] {
+        let k = self.k;
+        scores.candidates(|_, score| {
+            if heap.len() < k {
+                heap.push(score);
+                if heap.len() == k {
+                    (0..k / 2).rev().for_each(|top| sift_down(heap, top));
+                }
+            } else if score > heap[0] {
                 heap[0] = score;
                 sift_down(heap, 0);
             }
-        }
-        heap[0]
+        });
+        if heap.len() < k { f32::NEG_INFINITY } else { heap[0] }
     }
 }
 
 impl Processor for TopK {
-    fn process(&mut self, _tokens: &[u32], scores: &mut [f32]) {
-        if self.k >= scores.len() {
-            return;
-        }
-        let threshold = self.threshold(scores);
-        for score in scores {
-            if *score < threshold {
-                *score = f32::NEG_INFINITY;
-            }
+    fn name(&self) -> &'static str {
+        "top_k"
+    }
+
+    fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
+        if self.k < scores.vocabulary() {
+            let threshold = self.threshold(scores);
+            scores.keep(|_, score| score >= threshold);
         }
     }
 }
@@ -79,9 +79,10 @@ mod tests {
 
     #[test]
     fn ties_at_the_boundary_are_all_kept() {
-        let mut scores = [1.0, 3.0, 2.0, 2.0, 0.0, 2.0];
-        TopK::new(2).process(&[], &mut scores);
-        assert_eq!(scores, [f32::NEG_INFINITY, 3.0, 2.0, 2.0, f32::NEG_INFINITY, 2.0]);
+        let mut scores = Scores::default();
+        scores.set(&[1.0, 3.0, 2.0, 2.0, 0.0, 2.0]);
+        TopK::new(2).process(&Context { tokens: &[], prompt: 0, sequence: 0 }, &mut scores);
+        assert_eq!(scores.all(), [f32::NEG_INFINITY, 3.0, 2.0, 2.0, f32::NEG_INFINITY, 2.0]);
     }
 
     #[test]
@@ -89,8 +90,10 @@ mod tests {
         let scores: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1009) as f32).collect();
         let mut sorted = scores.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
+        let mut row = Scores::default();
+        row.set(&scores);
         for k in [1, 2, 3, 50, 999, 1000] {
-            assert_eq!(TopK::new(k).threshold(&scores), sorted[k - 1]);
+            assert_eq!(TopK::new(k).threshold(&row), sorted[k - 1]);
         }
     }
 }

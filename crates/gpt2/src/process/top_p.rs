@@ -2,7 +2,7 @@
 
 use gpt2_kernels::math::exp;
 
-use super::Processor;
+use super::{Context, Processor, Scores};
 
 /// Keeps the smallest set of most probable tokens whose probabilities reach p.
 ///
@@ -15,7 +15,7 @@ pub struct TopP {
     /// `1 - p`, subtracted in `f64` and compared in `f32`, as Python and torch do.
     rest: f32,
     /// The tokens not yet ruled out: score and id, ascending.
-    ascending: Vec<(f32, usize)>,
+    ascending: Vec<(f32, u32)>,
 }
 
 impl TopP {
@@ -31,24 +31,25 @@ impl TopP {
 }
 
 impl Processor for TopP {
-    fn process(&mut self, _tokens: &[u32], scores: &mut [f32]) {
-        let kept = &mut self.ascending;
-        kept.clear();
+    fn name(&self) -> &'static str {
+        "top_p"
+    }
+
+    fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
+        let ascending = &mut self.ascending;
+        ascending.clear();
         // Adding zero makes -0 equal to 0, in the order too.
-        kept.extend(
-            scores.iter().enumerate().filter(|(_, s)| **s > f32::NEG_INFINITY).map(|(id, &s)| (s + 0.0, id)),
-        );
-        kept.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let Some(&(max, _)) = kept.last() else { return };
-        let total: f64 = kept.iter().map(|&(score, _)| f64::from(exp(score - max))).sum();
+        scores.candidates(|id, score| ascending.push((score + 0.0, id)));
+        ascending.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let Some((&(max, _), below)) = ascending.split_last() else { return };
+        let total: f64 = ascending.iter().map(|&(score, _)| f64::from(exp(score - max))).sum();
         let mut sum = 0.0f64;
-        let below = kept.split_last().map_or(&[][..], |(_, below)| below);
         for &(score, id) in below {
             sum += f64::from((f64::from(exp(score - max)) / total) as f32);
             if sum as f32 > self.rest {
                 return;
             }
-            scores[id] = f32::NEG_INFINITY;
+            scores.put(id, f32::NEG_INFINITY);
         }
     }
 }

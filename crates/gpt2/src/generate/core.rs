@@ -1,0 +1,159 @@
+//! What all modes of decoding have in common.
+
+use std::time::{Duration, Instant};
+
+use super::chain::Chain;
+use super::config::{GenerationConfig, Overflow};
+use super::request::{Criterion, Generate};
+use super::{FinishReason, GenerateError};
+use crate::cache::KvCache;
+use crate::model::{Model, StepError};
+use crate::predict::{PREFILL_CHUNK, normaliser, prefill};
+use crate::process::{Context, Scores};
+use crate::workspace::Workspace;
+
+/// A prompt that went through the model, and what is needed to go on from it.
+pub(super) struct Core<'m> {
+    pub(super) model: &'m Model,
+    pub(super) config: GenerationConfig,
+    pub(super) chain: Chain,
+    criteria: Vec<Criterion<'m>>,
+    pub(super) eos_token_ids: Vec<u32>,
+    /// What was given, or the beginning-of-text token.
+    pub(super) prompt: Vec<u32>,
+    pub(super) limit: Limit,
+    deadline: Option<Instant>,
+    pub(super) work: Workspace,
+    /// The scores that the processors change: the model's own stay in `work`.
+    pub(super) scores: Scores,
+}
+
+/// The most tokens a sequence may have, its prompt included, and what reaching that means.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) tokens: usize,
+    pub(super) reason: FinishReason,
+}
+
+impl<'m> Core<'m> {
+    /// Checks what is asked for and runs the prompt through the model; `rows` sequences will go through it together.
+    /// Returns the cache behind the prompt too; its logits are row 0 of the workspace.
+    pub(super) fn new(request: Generate<'m>, rows: usize) -> Result<(Self, KvCache), GenerateError> {
+        let begin = Instant::now();
+        let Generate { model, tokenizer, mut prompt, config, processors, criteria, .. } = request;
+        if config.stop_strings.is_some() && tokenizer.is_none() {
+            return Err(GenerateError::NoTokenizer("stop_strings"));
+        }
+        if prompt.is_empty() {
+            prompt.extend(config.bos_token_id.or(model.config().bos_token_id));
+        }
+        if prompt.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        model.check_tokens(&prompt)?;
+        let limit = limit(model, &config, prompt.len())?;
+        let mut chain = Chain::new(&config);
+        processors.into_iter().for_each(|processor| chain.add_custom(processor));
+        let mut work = Workspace::new(model, prompt.len().min(PREFILL_CHUNK).max(rows), rows);
+        let mut cache = KvCache::new(model);
+        let start = window(&config, prompt.len(), model.config().n_positions);
+        prefill(model, &prompt[start..], &mut cache, &mut work)?;
+        let vocabulary = model.config().vocab_size;
+        let eos_token_ids =
+            config.eos_token_id.clone().unwrap_or_else(|| model.config().eos_token_ids.clone());
+        // An hour of no end is as good as one of a thousand years, which an `Instant` need not hold.
+        let deadline =
+            config.max_time.and_then(|seconds| begin.checked_add(Duration::try_from_secs_f64(seconds).ok()?));
+        let scores = Scores::with_capacity(vocabulary);
+        Ok((
+            Self { model, config, chain, criteria, eos_token_ids, prompt, limit, deadline, work, scores },
+            cache,
+        ))
+    }
+
+    /// Prepares the scores behind a sequence from one of the rows of logits, and returns `ln Σ exp` of that row.
+    pub(super) fn process(
+        &mut self,
+        row: usize,
+        sequence: usize,
+        tokens: &[u32],
+    ) -> Result<f32, GenerateError> {
+        let Self { model, config, chain, work, scores, prompt, .. } = self;
+        let logits = work.logits(row + 1).row(row);
+        let normaliser = match normaliser(model, logits, tokens.len() - 1) {
+            Err(StepError::NotFinite { .. }) if config.remove_invalid_values == Some(true) => f32::NAN,
+            normaliser => normaliser?,
+        };
+        scores.set(logits);
+        chain.process(&Context { tokens, prompt: prompt.len(), sequence }, scores);
+        Ok(normaliser)
+    }
+
+    /// Why a sequence ends with its last token, if it does.
+    pub(super) fn finish(&mut self, sequence: usize, tokens: &[u32]) -> Option<FinishReason> {
+        let context = Context { tokens, prompt: self.prompt.len(), sequence };
+        let last = tokens.last()?;
+        if self.eos_token_ids.contains(last) {
+            Some(FinishReason::Eos)
+        } else if self.criteria.iter_mut().any(|ends| ends(&context)) {
+            Some(FinishReason::Stop)
+        } else if tokens.len() >= self.limit.tokens {
+            Some(self.limit.reason)
+        } else {
+            self.deadline.is_some_and(|deadline| Instant::now() >= deadline).then_some(FinishReason::Time)
+        }
+    }
+
+    /// The first of a sequence's tokens that the model sees.
+    pub(super) fn window(&self, length: usize) -> usize {
+        window(&self.config, length, self.model.config().n_positions)
+    }
+}
+
+/// How long a text may get.
+fn limit(model: &Model, config: &GenerationConfig, prompt: usize) -> Result<Limit, GenerateError> {
+    let wanted = config.total_tokens(prompt)?;
+    let context = model.config().n_positions;
+    // The token behind a full context can still be chosen; it cannot be continued.
+    let most = context + 1;
+    match config.overflow.unwrap_or_default() {
+        Overflow::Stop if wanted > most => Ok(Limit { tokens: most, reason: FinishReason::Context }),
+        Overflow::Error if wanted > most => Err(GenerateError::Overflow { wanted, context }),
+        _ => Ok(Limit { tokens: wanted, reason: FinishReason::Length }),
+    }
+}
+
+/// The first token that the model sees of a text: the start, but where the text slides through the context. There, half
+/// a context is left out as often as it takes for the rest to fit. It is a function of the length alone, and so is what
+/// follows: it does not matter which part of a text was the prompt.
+fn window(config: &GenerationConfig, length: usize, context: usize) -> usize {
+    if config.overflow != Some(Overflow::Slide) {
+        return 0;
+    }
+    let half = (context / 2).max(1);
+    length.saturating_sub(context).div_ceil(half) * half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_holds_at_least_half_a_context_and_at_most_a_whole_one() {
+        let slide = GenerationConfig { overflow: Some(Overflow::Slide), ..GenerationConfig::default() };
+        assert_eq!(
+            [10, 100, 101, 150, 151, 1000].map(|length| window(&slide, length, 100)),
+            [0, 0, 50, 50, 100, 900]
+        );
+        assert_eq!(window(&GenerationConfig::default(), 101, 100), 0);
+        for context in [1, 2, 3, 7, 64] {
+            for length in 1..500 {
+                let seen = length - window(&slide, length, context);
+                assert!(
+                    seen <= context && seen >= length.min(context / 2).max(1),
+                    "{length} in {context}: {seen}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Greedy decoding and sampling: every sequence goes its own way.
+
+use std::collections::VecDeque;
+
+use super::core::Core;
+use super::{FinishReason, GenerateError, GeneratedToken};
+use crate::cache::KvCache;
+use crate::model::{Step, Want};
+use crate::predict::prefill;
+use crate::process::Context;
+use crate::sample::Sampler;
+
+/// The return sequences of a prompt, each a row of the batch.
+pub(super) struct Plain<'m> {
+    sequences: Vec<Sequence>,
+    sampler: Sampler,
+    /// Empty but during a forward pass; kept for its allocation.
+    steps: Vec<Step<'m>>,
+    started: bool,
+}
+
+/// One return sequence.
+struct Sequence {
+    cache: KvCache,
+    /// Prompt and generated tokens.
+    tokens: Vec<u32>,
+    /// The first of the tokens that is in the cache.
+    window: usize,
+    finish: Option<FinishReason>,
+}
+
+impl<'m> Plain<'m> {
+    pub(super) fn new(core: &Core<'m>, cache: &KvCache) -> Self {
+        let count = core.config.sequences();
+        let sequence = || {
+            let mut tokens = Vec::with_capacity(core.limit.tokens.min(core.prompt.len() + (1 << 16)));
+            tokens.extend_from_slice(&core.prompt);
+            Sequence { cache: cache.fork(), window: core.window(tokens.len()), tokens, finish: None }
+        };
+        Self {
+            sequences: (0..count).map(|_| sequence()).collect(),
+            sampler: Sampler::new(&core.config),
+            steps: Vec::with_capacity(count),
+            started: false,
+        }
+    }
+
+    pub(super) fn finished(&self) -> bool {
+        self.sequences.iter().all(|sequence| sequence.finish.is_some())
+    }
+
+    pub(super) fn stop(&mut self, sequence: usize, reason: FinishReason) {
+        self.sequences[sequence].finish.get_or_insert(reason);
+    }
+
+    /// Chooses the next token of every unfinished sequence.
+    pub(super) fn advance(
+        &mut self,
+        core: &mut Core<'m>,
+        ready: &mut VecDeque<GeneratedToken>,
+    ) -> Result<(), GenerateError> {
+        if self.started {
+            self.forward(core)?;
+        }
+        let mut row = 0;
+        for index in 0..self.sequences.len() {
+            if self.sequences[index].finish.is_none() {
+                ready.push_back(self.choose(core, index, row)?);
+                // Behind the prompt there is one row for all.
+                row += usize::from(self.started);
+            } else {
+                self.sampler.pass(core.model.config().vocab_size);
+            }
+        }
+        self.started = true;
+        Ok(())
+    }
+
+    /// Feeds the last token of every unfinished sequence.
+    fn forward(&mut self, core: &mut Core<'m>) -> Result<(), GenerateError> {
+        let model = core.model;
+        for Sequence { cache, tokens, window, .. } in self.sequences.iter_mut().filter(|s| s.finish.is_none())
+        {
+            let start = core.window(tokens.len());
+            if start != *window {
+                *window = start;
+                cache.truncate(0);
+                prefill(model, &tokens[start..tokens.len() - 1], cache, &mut core.work)?;
+            }
+        }
+        let mut batch = recycled(std::mem::take(&mut self.steps));
+        batch.extend(self.sequences.iter_mut().filter(|sequence| sequence.finish.is_none()).map(
+            |Sequence { cache, tokens, .. }| {
+                Step::new(model, &tokens[tokens.len() - 1..], cache, Want::Last)
+                    .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
+            },
+        ));
+        model.forward(&mut batch, &mut core.work);
+        self.steps = recycled(batch);
+        Ok(())
+    }
+
+    /// Chooses a sequence's next token from a row of logits.
+    fn choose(
+        &mut self,
+        core: &mut Core<'m>,
+        index: usize,
+        row: usize,
+    ) -> Result<GeneratedToken, GenerateError> {
+        let Sequence { tokens, finish, .. } = &mut self.sequences[index];
+        let position = tokens.len();
+        let normaliser = core.process(row, index, tokens)?;
+        let id = self.sampler.choose(&core.scores, index, position)?;
+        let context = Context { tokens, prompt: core.prompt.len(), sequence: index };
+        core.chain.chosen(&context, &core.scores, id);
+        tokens.push(id);
+        *finish = core.finish(index, tokens);
+        let logprob = core.work.logits(row + 1).row(row)[id as usize] - normaliser;
+        Ok(GeneratedToken { sequence: index, id, logprob, finish: *finish })
+    }
+}
+
+/// The same allocation, emptied: collecting what is left of a `Vec`, here nothing, reuses it.
+pub(super) fn recycled<'a>(mut steps: Vec<Step<'_>>) -> Vec<Step<'a>> {
+    steps.clear();
+    steps.into_iter().map(|_| unreachable!("the steps were cleared")).collect()
+}

@@ -161,7 +161,7 @@ impl KernelRow {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Generate(generate::Arguments),
+    Generate(Box<generate::Arguments>),
     Next(next::Arguments),
     Score(score::Arguments),
     Tokenize(tokenize::Arguments),

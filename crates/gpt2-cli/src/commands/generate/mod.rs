@@ -1,0 +1,182 @@
+//! `gpt2 generate`: continue a text.
+
+mod output;
+mod settings;
+
+use std::fs::File;
+
+use gpt2::generate::{GenerateError, GenerationConfig};
+
+use self::settings::Settings;
+use super::Format;
+use crate::arguments::Options;
+use crate::failure::Failure;
+use crate::model::ModelFiles;
+use crate::prompt::{TextArguments, read_text};
+use crate::terminal::Terminal;
+
+/// Continue a text.
+///
+/// The prompt and its continuation appear on standard output as the model writes them. Several
+/// continuations come one after the other with an empty line between them. An empty prompt starts
+/// from the model's beginning-of-text token.
+///
+/// Flags have the names of transformers' `GenerationConfig`. What no flag sets is as
+/// `--generation-config` has it, else as the model's `generation_config.json`, else at the default shown.
+/// docs/generation.md explains each with an example.
+#[derive(clap::Args, Debug)]
+#[command(mut_arg("text", |text| text.value_name("PROMPT|-")))]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    prompt: TextArguments,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    files: Files,
+    /// Leave the prompt out of the output
+    #[arg(long, help_heading = "Output")]
+    no_prompt: bool,
+    #[command(flatten)]
+    format: Format,
+    /// With `--json`: a line for every token too, as soon as it is certain, with the number of its sequence
+    #[arg(long, help_heading = "Output", requires = "json")]
+    stream: bool,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Settings as files")]
+struct Files {
+    /// Take settings that no flag sets from a file in the format of `generation_config.json`
+    #[arg(long, value_name = "FILE")]
+    generation_config: Option<String>,
+    /// Print the settings as such a file, and generate nothing
+    #[arg(long)]
+    print_config: bool,
+    /// Fail where a setting has no effect, instead of saying so
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Generates and shows the continuations.
+pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
+    let Arguments { settings, files: Files { print_config, strict, .. }, .. } = arguments;
+    let prompt = if *print_config { String::new() } else { arguments.prompt.read()? };
+    let files = ModelFiles::find(options, terminal)?;
+    let given = settings.given();
+    let mut config = settings.config(arguments.files.read()?.or(files.generation_config()?));
+    config.check().map_err(|error| blame(error, &given))?;
+    if *print_config {
+        return Ok(terminal.output.text(&(config.to_json() + "\n"), anstyle::Style::new())?);
+    }
+    for idle in config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting)) {
+        let message = format!("`{}` has no effect: {}", flag(idle.setting), idle.reason);
+        if *strict {
+            return Err(Failure::usage(message));
+        }
+        terminal.note(&message);
+    }
+
+    let loaded = files.load(options, terminal)?;
+    let special = arguments.prompt.special();
+    settings.add_words(&mut config, &loaded.tokenizer)?;
+    let ids = loaded.tokenizer.encode(&prompt, special)?;
+    let mut request = loaded.model.generate(&ids).tokenizer(&loaded.tokenizer).config(config);
+    if let Some(text) = settings.negative_prompt() {
+        request = request.negative_prompt(&loaded.tokenizer.encode(text, special)?);
+    }
+    let texts = request.text().map_err(|error| blame(error, &given))?;
+    if arguments.format.json {
+        output::json(texts, &loaded, &prompt, arguments.stream, terminal)
+    } else {
+        output::text(texts, if arguments.no_prompt { "" } else { &prompt }, terminal)
+    }
+}
+
+impl Files {
+    /// The settings of the file that was named.
+    fn read(&self) -> Result<GenerationConfig, Failure> {
+        let Some(path) = &self.generation_config else { return Ok(GenerationConfig::default()) };
+        let name = format!("`{path}`");
+        let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
+        GenerationConfig::from_json(read_text(&name, file)?.as_bytes())
+            .map_err(|error| Failure::caused(format!("cannot use {name}"), error))
+    }
+}
+
+/// Says where a setting that cannot be came from.
+fn blame(error: GenerateError, given: &GenerationConfig) -> Failure {
+    match error {
+        GenerateError::Setting { setting, .. } if sets(given, setting) => Failure::usage(error.to_string()),
+        GenerateError::Setting { .. } => Failure::new(error).hint(
+            "it comes from the model's `generation_config.json` or the file that was named; the flag of this name goes \
+             before it",
+        ),
+        _ => error.into(),
+    }
+}
+
+/// Whether a setting is set.
+fn sets(config: &GenerationConfig, setting: &str) -> bool {
+    serde_json::to_value(config).is_ok_and(|fields| fields.get(setting).is_some_and(|value| !value.is_null()))
+}
+
+/// The name of a setting's flag.
+fn flag(setting: &str) -> String {
+    format!("--{}", setting.replace('_', "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn config(line: &[&str], model: &str) -> GenerationConfig {
+        let line = Line::try_parse_from([&["generate", "hi", "--seed", "1"], line].concat());
+        let model = GenerationConfig::from_json(model.as_bytes()).unwrap();
+        line.unwrap_or_else(|error| panic!("{error}")).arguments.settings.config(model)
+    }
+
+    #[test]
+    fn arguments_go_before_the_model_and_the_model_before_the_defaults() {
+        let default =
+            GenerationConfig { seed: Some(1), num_return_sequences: Some(1), ..GenerationConfig::notebook() };
+        assert_eq!(config(&[], "{}"), default);
+        let model = r#"{"temperature": 0.5, "top_k": 7, "max_length": 9, "eos_token_id": [3]}"#;
+        let expected = GenerationConfig {
+            temperature: Some(0.5),
+            top_k: Some(7),
+            max_length: Some(9),
+            max_new_tokens: None,
+            eos_token_id: Some(vec![3]),
+            ..default.clone()
+        };
+        assert_eq!(config(&[], model), expected);
+        let line = ["--temperature", "2", "--max-new-tokens", "4", "--eos-token-id", "5,6"];
+        let expected = GenerationConfig {
+            temperature: Some(2.0),
+            top_k: Some(7),
+            max_new_tokens: Some(4),
+            eos_token_id: Some(vec![5, 6]),
+            ..default
+        };
+        assert_eq!(config(&line, model), expected);
+        assert!(config(&["--ignore-eos"], model).eos_token_id.is_some_and(|ids| ids.is_empty()));
+    }
+
+    #[test]
+    fn a_sampling_flag_turns_sampling_on_and_greedy_turns_it_off() {
+        let greedy = r#"{"do_sample": false}"#;
+        assert!(!config(&[], greedy).samples());
+        assert!(config(&["--top-k", "5"], greedy).samples());
+        assert!(config(&["--do-sample"], greedy).samples());
+        assert!(!config(&["--greedy", "--top-k", "5"], "{}").samples());
+        assert!(!config(&["--temperature", "0"], "{}").samples());
+    }
+}

@@ -1,0 +1,187 @@
+//! How continuations are shown: as text while they are written, or as JSON.
+
+use std::io::Write;
+use std::time::Duration;
+
+use gpt2::generate::{Completion, FinishReason, TextDelta, TextGeneration};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::model::Loaded;
+use crate::terminal::{DIM, Terminal};
+
+/// Prints a line as soon as its sequence is done, in the order of the sequences; with `stream`, one for every token too.
+pub(super) fn json(
+    mut texts: TextGeneration<'_>,
+    loaded: &Loaded,
+    prompt: &str,
+    stream: bool,
+    terminal: &mut Terminal,
+) -> Result<(), Failure> {
+    let mut shown = 0;
+    while let Some(delta) = texts.next() {
+        let delta = delta?;
+        if stream {
+            terminal.output.json(&Delta::new(&delta))?;
+            terminal.output.flush()?;
+        }
+        while let Some(completion) = texts.completions().get(shown).filter(|c| c.finish.is_some()) {
+            terminal.output.json(&record(loaded, prompt, &texts, completion))?;
+            shown += 1;
+        }
+    }
+    Ok(())
+}
+
+/// What one token adds, as JSON.
+#[derive(Serialize)]
+struct Delta<'a> {
+    sequence: usize,
+    token: u32,
+    text: &'a str,
+    logprob: f32,
+    finish_reason: Option<FinishReason>,
+}
+
+impl<'a> Delta<'a> {
+    fn new(TextDelta { token, text }: &'a TextDelta) -> Self {
+        Self {
+            sequence: token.sequence,
+            token: token.id,
+            text,
+            logprob: token.logprob,
+            finish_reason: token.finish,
+        }
+    }
+}
+
+/// Shows the first continuation as it comes, and the others when it is done.
+pub(super) fn text(
+    mut texts: TextGeneration<'_>,
+    prompt: &str,
+    terminal: &mut Terminal,
+) -> Result<(), Failure> {
+    let plain = anstyle::Style::new();
+    let count = texts.completions().len();
+    let heading = |terminal: &Terminal, index: usize| {
+        if count > 1 {
+            terminal.remark(&format!("{} of {count}", index + 1));
+        }
+    };
+    heading(terminal, 0);
+    terminal.output.text(prompt, DIM)?;
+    terminal.output.flush()?;
+    for delta in texts.by_ref() {
+        let delta = delta?;
+        if delta.token.sequence == 0 && !delta.text.is_empty() {
+            terminal.output.text(&delta.text, plain)?;
+            terminal.output.flush()?;
+        }
+    }
+    writeln!(terminal.output)?;
+    for (index, completion) in texts.completions().iter().enumerate().skip(1) {
+        writeln!(terminal.output)?;
+        terminal.output.flush()?;
+        heading(terminal, index);
+        terminal.output.text(prompt, DIM)?;
+        terminal.output.text(&completion.text, plain)?;
+        writeln!(terminal.output)?;
+    }
+    terminal.output.flush()?;
+    terminal.remark(&summary(&texts));
+    Ok(())
+}
+
+/// One line on what happened, with all it takes to have it again.
+fn summary(texts: &TextGeneration<'_>) -> String {
+    let completions = texts.completions();
+    let tokens: usize = completions.iter().map(|completion| completion.tokens.len()).sum();
+    let speed = speed(tokens, completions.len(), texts.generation().timing().decode)
+        .map_or_else(String::new, |speed| format!(" · {speed:.1} tokens/s"));
+    let mut reasons: Vec<&str> = Vec::new();
+    for reason in completions.iter().map(|completion| reason(completion.finish)) {
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    let config = texts.generation().config();
+    let seed =
+        if config.samples() { format!("seed {}", config.seed.unwrap_or(0)) } else { "greedy".to_owned() };
+    let plural = if tokens == 1 { "" } else { "s" };
+    format!("{tokens} token{plural}{speed} · {} · {seed}", reasons.join(", "))
+}
+
+/// Tokens per second of decoding: the first token of a sequence comes with the prompt.
+fn speed(tokens: usize, sequences: usize, decode: Duration) -> Option<f64> {
+    let decoded = tokens.saturating_sub(sequences);
+    (decoded > 0 && !decode.is_zero()).then(|| decoded as f64 / decode.as_secs_f64())
+}
+
+fn reason(finish: Option<FinishReason>) -> &'static str {
+    match finish {
+        Some(FinishReason::Eos) => "end of text",
+        Some(FinishReason::Length) => "length reached",
+        Some(FinishReason::Stop) => "stop string",
+        Some(FinishReason::Context) => "context full",
+        Some(FinishReason::Time) => "time up",
+        _ => "unfinished",
+    }
+}
+
+/// One sequence as JSON.
+#[derive(Serialize)]
+struct Record<'a> {
+    model: &'a str,
+    prompt: &'a str,
+    text: &'a str,
+    prompt_tokens: &'a [u32],
+    tokens: &'a [u32],
+    logprobs: &'a [f32],
+    finish_reason: Option<FinishReason>,
+    seed: u64,
+    usage: Usage,
+    timing: Times,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+}
+
+/// Seconds, and this sequence's share of the speed.
+#[derive(Serialize)]
+struct Times {
+    load_s: f64,
+    prefill_s: f64,
+    decode_s: f64,
+    tokens_per_second: Option<f64>,
+}
+
+fn record<'a>(
+    loaded: &'a Loaded,
+    prompt: &'a str,
+    texts: &'a TextGeneration<'_>,
+    completion: &'a Completion,
+) -> Record<'a> {
+    let generation = texts.generation();
+    let timing = generation.timing();
+    let completion_tokens = completion.tokens.len();
+    Record {
+        model: &loaded.name,
+        prompt,
+        text: &completion.text,
+        prompt_tokens: generation.prompt(),
+        tokens: &completion.tokens,
+        logprobs: &completion.logprobs,
+        finish_reason: completion.finish,
+        seed: generation.config().seed.unwrap_or(0),
+        usage: Usage { prompt_tokens: generation.prompt().len(), completion_tokens },
+        timing: Times {
+            load_s: loaded.load_time.as_secs_f64(),
+            prefill_s: timing.prefill.as_secs_f64(),
+            decode_s: timing.decode.as_secs_f64(),
+            tokens_per_second: speed(completion_tokens, 1, timing.decode),
+        },
+    }
+}

@@ -3,32 +3,36 @@
 //! Nothing here reads the environment, prints, or keeps global state: a caller passes the
 //! [`Cpu`](gpt2_kernels::Cpu), the seed, and every setting.
 //!
+//! The well-known notebook, in Rust:
+//!
 //! ```
-//! use gpt2::{checkpoint::Checkpoint, config::Config, model::{Formats, Model}, tokenizer::*};
+//! use gpt2::{inspect, model::Formats, pretrained::Pretrained, tokenizer::SpecialTokens};
 //! use gpt2_kernels::{Cpu, Kernels};
-//! use std::path::Path;
 //!
-//! # let folder = &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
-//! # /*
-//! let folder = Path::new("models/demo");
-//! # */
-//! let config = Config::from_json(&std::fs::read(folder.join("config.json"))?)?;
-//! let checkpoint = Checkpoint::open(folder)?;
-//! let model = Model::load(Cpu::new(Kernels::detect(), 2), config, &checkpoint, Formats::default(), &mut |_, _| ())?;
-//! let tokenizer = Tokenizer::from_directory(folder)?;
-//!
-//! let prompt = tokenizer.encode("Once upon a time", SpecialTokens::Parse)?;
-//! let request = model.generate(&prompt).tokenizer(&tokenizer).max_length(50).do_sample(true);
-//! for delta in request.temperature(0.7).top_k(50).top_p(0.95).seed(42).text()? {
-//!     print!("{}", delta?.text);
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+//!     let gpt2 = Pretrained::from_directory("models/demo", Cpu::new(Kernels::detect(), 2), Formats::default())?;
+//!     println!("ids: {:?}", gpt2.tokenizer.encode("Natural language processing", SpecialTokens::Parse)?);
+//!     let request = gpt2.generate("Once upon a time")?.max_length(50).num_return_sequences(2);
+//!     for text in request.do_sample(true).temperature(0.7).top_k(50).top_p(0.95).seed(42).run()? {
+//!         println!("{}", text.text);
+//!     }
+//!     println!("{}", inspect::architecture(gpt2.model.config()));
+//!     for component in inspect::components(gpt2.model.config()) {
+//!         println!("{}: {} parameters", component.name, component.parameters);
+//!     }
+//!     Ok(())
 //! }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A text as it is written: `for delta in request.text()? { print!("{}", delta?.text) }`. Each mode of generation has a
+//! program under `examples`.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`config`], [`checkpoint`], [`tokenizer`], [`hub`] | what is read: `config.json`, weights, vocabulary, downloads |
 //! | [`pack`], [`memory`] | copies of packed weights for the next start; the bytes that a model needs |
+//! | [`pretrained`] | all of these from one directory |
 //! | [`weights`], [`model`], [`cache`], [`workspace`], [`logits`] | the network: parameters, forward pass, its state |
 //! | [`process`], [`sample`], [`generate`], [`stream`] | from logits to tokens to text |
 //! | [`predict`], [`score`], [`divergence`] | to judge: next tokens, likelihoods, the distance between two models |
@@ -46,6 +50,7 @@ pub mod memory;
 pub mod model;
 pub mod pack;
 pub mod predict;
+pub mod pretrained;
 pub mod probe;
 pub mod process;
 pub mod sample;

@@ -11,6 +11,7 @@ import torch
 
 from demo import make_demo
 from filters import make_filters
+from seeds import make_seeds
 from texts import make_tokenizer
 from tiny import CASES, make_case
 
@@ -26,6 +27,7 @@ def main() -> None:
     if args.demo:
         make_tokenizer(args.demo, args.out)
         make_demo(args.demo, args.out)
+        make_seeds(args.demo, args.out)
         return
     for case in CASES:
         if args.case in (None, case.name):

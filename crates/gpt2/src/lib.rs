@@ -48,6 +48,7 @@ pub mod inspect;
 pub mod logits;
 pub mod memory;
 pub mod model;
+mod mt19937;
 pub mod pack;
 pub mod predict;
 pub mod pretrained;

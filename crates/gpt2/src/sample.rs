@@ -1,8 +1,12 @@
 //! The choice of a token from processed scores.
 
+mod torch;
+
 use gpt2_kernels::math::ln;
 
-use crate::generate::{GenerateError, GenerationConfig};
+pub use torch::TorchGenerator;
+
+use crate::generate::{GenerateError, GenerationConfig, Rng};
 use crate::process::Scores;
 
 /// How a token is chosen.
@@ -20,13 +24,20 @@ pub enum Sampler {
         /// The key of the noise.
         seed: u64,
     },
+    /// A draw from the softmax of the scores with torch's generator: what it was used for before has a say.
+    Torch(TorchGenerator),
 }
 
 impl Sampler {
     /// The sampler that a configuration asks for.
     #[must_use]
     pub fn new(config: &GenerationConfig) -> Self {
-        if config.samples() { Self::Keyed { seed: config.seed.unwrap_or(0) } } else { Self::Greedy }
+        let seed = config.seed.unwrap_or(0);
+        match config.rng.unwrap_or_default() {
+            _ if !config.samples() => Self::Greedy,
+            Rng::Keyed => Self::Keyed { seed },
+            Rng::Torch => Self::Torch(TorchGenerator::new(seed)),
+        }
     }
 
     /// Chooses the token at `position` (counted from the start of the prompt) of a return sequence.
@@ -56,11 +67,16 @@ impl Sampler {
                 });
                 Ok(chosen.1)
             }
+            Self::Torch(generator) => Ok(generator.multinomial(scores).unwrap_or(best)),
         }
     }
 
     /// Goes on as if a token of a finished sequence had been chosen.
-    pub(crate) fn pass(&mut self, _vocabulary: usize) {}
+    pub(crate) fn pass(&mut self, vocabulary: usize) {
+        if let Self::Torch(generator) = self {
+            generator.pass(vocabulary);
+        }
+    }
 }
 
 /// A number strictly between 0 and 1: SplitMix64's output number `counter` for the state `key`

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from beams import make_beams
 from demo import make_demo
 from filters import make_filters
 from seeds import make_seeds
@@ -34,6 +35,7 @@ def main() -> None:
             make_case(case, args.out)
     if args.case is None:
         make_filters(args.out)
+        make_beams(args.out)
 
 
 if __name__ == "__main__":

@@ -57,10 +57,10 @@ impl Sampler {
         match self {
             Self::Greedy => Ok(best),
             Self::Keyed { seed } => {
-                let key = mix(mix(mix(*seed) ^ sequence as u64) ^ position as u64);
+                let noise = Noise::new(*seed, sequence, position);
                 let mut chosen = (f64::NEG_INFINITY, best);
                 scores.candidates(|token, score| {
-                    let noisy = f64::from(score) - ln(-ln(uniform(key, token.into())));
+                    let noisy = f64::from(score) + noise.gumbel(token);
                     if noisy > chosen.0 {
                         chosen = (noisy, token);
                     }
@@ -76,6 +76,21 @@ impl Sampler {
         if let Self::Torch(generator) = self {
             generator.pass(vocabulary);
         }
+    }
+}
+
+/// The noise at a position of a sequence.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noise(u64);
+
+impl Noise {
+    pub(crate) fn new(seed: u64, sequence: usize, position: usize) -> Self {
+        Self(mix(mix(mix(seed) ^ sequence as u64) ^ position as u64))
+    }
+
+    /// A token's draw from the standard Gumbel distribution.
+    pub(crate) fn gumbel(self, token: u32) -> f64 {
+        -ln(-ln(uniform(self.0, token.into())))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::cache::KvCache;
 use crate::model::{Model, StepError};
 use crate::predict::{PREFILL_CHUNK, normaliser, prefill};
 use crate::process::{Context, Scores};
+use crate::tokenizer::Tokenizer;
 use crate::workspace::Workspace;
 
 /// A prompt that went through the model, and what is needed to go on from it.
@@ -23,9 +24,41 @@ pub(super) struct Core<'m> {
     pub(super) prompt: Vec<u32>,
     pub(super) limit: Limit,
     deadline: Option<Instant>,
+    /// What ends a beam; the texts of plain sequences are watched as they are read.
+    stop: Option<StopStrings<'m>>,
     pub(super) work: Workspace,
     /// The scores that the processors change: the model's own stay in `work`.
     pub(super) scores: Scores,
+}
+
+/// Texts that end a beam.
+struct StopStrings<'m> {
+    tokenizer: &'m Tokenizer,
+    texts: Vec<String>,
+}
+
+impl StopStrings<'_> {
+    /// Whether one of the texts ends within the last of a continuation's tokens.
+    fn ends(&self, continuation: &[u32]) -> bool {
+        let longest = self.texts.iter().map(String::len).max().unwrap_or(0);
+        let mut tail: Vec<u8> = Vec::new();
+        let mut last = 0;
+        for (index, &id) in continuation.iter().rev().enumerate() {
+            let bytes =
+                self.tokenizer.token_bytes(id).filter(|_| !self.tokenizer.is_special(id)).unwrap_or_default();
+            last = if index == 0 { bytes.len() } else { last };
+            tail.splice(0..0, bytes.iter().copied());
+            if tail.len() >= last + longest {
+                break;
+            }
+        }
+        let before = tail.len() - last;
+        self.texts.iter().filter(|text| !text.is_empty()).any(|text| {
+            tail.windows(text.len())
+                .enumerate()
+                .any(|(start, window)| start + text.len() > before && window == text.as_bytes())
+        })
+    }
 }
 
 /// The most tokens a sequence may have, its prompt included, and what reaching that means.
@@ -65,8 +98,26 @@ impl<'m> Core<'m> {
         let deadline =
             config.max_time.and_then(|seconds| begin.checked_add(Duration::try_from_secs_f64(seconds).ok()?));
         let scores = Scores::with_capacity(vocabulary);
+        let stop = match (tokenizer, &config.stop_strings) {
+            (Some(tokenizer), Some(texts)) if config.beams() > 1 => {
+                Some(StopStrings { tokenizer, texts: texts.clone() })
+            }
+            _ => None,
+        };
         Ok((
-            Self { model, config, chain, criteria, eos_token_ids, prompt, limit, deadline, work, scores },
+            Self {
+                model,
+                config,
+                chain,
+                criteria,
+                eos_token_ids,
+                prompt,
+                limit,
+                deadline,
+                stop,
+                work,
+                scores,
+            },
             cache,
         ))
     }
@@ -80,11 +131,24 @@ impl<'m> Core<'m> {
     ) -> Result<f32, GenerateError> {
         let Self { model, config, chain, work, scores, prompt, .. } = self;
         let logits = work.logits(row + 1).row(row);
-        let normaliser = match normaliser(model, logits, tokens.len() - 1) {
-            Err(StepError::NotFinite { .. }) if config.remove_invalid_values == Some(true) => f32::NAN,
-            normaliser => normaliser?,
-        };
+        let normaliser = normaliser_of(model, config, logits, tokens)?;
         scores.set(logits);
+        chain.process(&Context { tokens, prompt: prompt.len(), sequence }, scores);
+        Ok(normaliser)
+    }
+
+    /// The same for log-probabilities, which are what the processors of beams change.
+    pub(super) fn process_log_probabilities(
+        &mut self,
+        row: usize,
+        sequence: usize,
+        tokens: &[u32],
+    ) -> Result<f32, GenerateError> {
+        let Self { model, config, chain, work, scores, prompt, .. } = self;
+        let logits = work.logits(row + 1).row(row);
+        let normaliser = normaliser_of(model, config, logits, tokens)?;
+        scores.set(logits);
+        scores.map(|_, logit| logit - normaliser);
         chain.process(&Context { tokens, prompt: prompt.len(), sequence }, scores);
         Ok(normaliser)
     }
@@ -95,7 +159,9 @@ impl<'m> Core<'m> {
         let last = tokens.last()?;
         if self.eos_token_ids.contains(last) {
             Some(FinishReason::Eos)
-        } else if self.criteria.iter_mut().any(|ends| ends(&context)) {
+        } else if self.criteria.iter_mut().any(|ends| ends(&context))
+            || self.stop.as_ref().is_some_and(|stop| stop.ends(&tokens[self.prompt.len()..]))
+        {
             Some(FinishReason::Stop)
         } else if tokens.len() >= self.limit.tokens {
             Some(self.limit.reason)
@@ -107,6 +173,19 @@ impl<'m> Core<'m> {
     /// The first of a sequence's tokens that the model sees.
     pub(super) fn window(&self, length: usize) -> usize {
         window(&self.config, length, self.model.config().n_positions)
+    }
+}
+
+/// `ln Σ exp` of the logits behind some tokens; NaN, where invalid values are to be removed.
+fn normaliser_of(
+    model: &Model,
+    config: &GenerationConfig,
+    logits: &[f32],
+    tokens: &[u32],
+) -> Result<f32, StepError> {
+    match normaliser(model, logits, tokens.len() - 1) {
+        Err(StepError::NotFinite { .. }) if config.remove_invalid_values == Some(true) => Ok(f32::NAN),
+        normaliser => normaliser,
     }
 }
 

@@ -7,6 +7,7 @@
 //! finished takes part in every forward pass. A sequence's tokens are a function of prompt, settings,
 //! seed and its own index: not of what else is generated beside it.
 
+mod beams;
 mod chain;
 mod check;
 mod config;
@@ -30,6 +31,7 @@ pub use error::GenerateError;
 pub use request::Generate;
 pub use text::{Completion, TextDelta, TextGeneration};
 
+use self::beams::Beams;
 use self::core::Core;
 use self::plain::Plain;
 
@@ -42,6 +44,9 @@ pub struct GeneratedToken {
     pub id: u32,
     /// Its log-probability by the model, before any processor.
     pub logprob: f32,
+    /// Its score after the processors; with beams, the processed log-probability that was added to the beam's score:
+    /// what transformers' `compute_transition_scores` gives.
+    pub score: f32,
     /// Why the sequence ends with this token, if it does.
     pub finish: Option<FinishReason>,
 }
@@ -86,15 +91,21 @@ pub struct Generation<'m> {
 /// How texts are searched for.
 enum Mode<'m> {
     Plain(Plain<'m>),
+    Beams(Beams<'m>),
 }
 
 impl<'m> Generation<'m> {
     fn new(request: Generate<'m>) -> Result<Self, GenerateError> {
         let begin = Instant::now();
         request.config.check()?;
-        let rows = request.config.sequences();
+        let beams = request.config.beams();
+        let rows = if beams > 1 { beams } else { request.config.sequences() };
         let (core, cache) = Core::new(request, rows)?;
-        let mode = Mode::Plain(Plain::new(&core, &cache));
+        let mode = if beams > 1 {
+            Mode::Beams(Beams::new(&core, &cache))
+        } else {
+            Mode::Plain(Plain::new(&core, &cache))
+        };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };
         Ok(Self { core, mode, ready: VecDeque::with_capacity(rows), failed: false, timing })
     }
@@ -117,6 +128,15 @@ impl<'m> Generation<'m> {
         self.timing
     }
 
+    /// The scores of the beams that are returned, best first, when beam search has ended; empty otherwise.
+    #[must_use]
+    pub fn sequences_scores(&self) -> Vec<f32> {
+        match &self.mode {
+            Mode::Plain(_) => Vec::new(),
+            Mode::Beams(beams) => beams.scores(),
+        }
+    }
+
     /// Ends a sequence: it yields no further token.
     ///
     /// # Panics
@@ -124,6 +144,7 @@ impl<'m> Generation<'m> {
     pub fn stop(&mut self, sequence: usize, reason: FinishReason) {
         match &mut self.mode {
             Mode::Plain(plain) => plain.stop(sequence, reason),
+            Mode::Beams(beams) => beams.stop(sequence),
         }
         self.ready.retain(|token| token.sequence != sequence);
     }
@@ -131,6 +152,7 @@ impl<'m> Generation<'m> {
     fn finished(&self) -> bool {
         match &self.mode {
             Mode::Plain(plain) => plain.finished(),
+            Mode::Beams(beams) => beams.finished(),
         }
     }
 
@@ -138,6 +160,7 @@ impl<'m> Generation<'m> {
         let begin = Instant::now();
         match &mut self.mode {
             Mode::Plain(plain) => plain.advance(&mut self.core, &mut self.ready)?,
+            Mode::Beams(beams) => beams.advance(&mut self.core, &mut self.ready)?,
         }
         self.timing.decode += begin.elapsed();
         Ok(())

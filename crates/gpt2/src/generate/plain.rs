@@ -116,7 +116,7 @@ impl<'m> Plain<'m> {
         tokens.push(id);
         *finish = core.finish(index, tokens);
         let logprob = core.work.logits(row + 1).row(row)[id as usize] - normaliser;
-        Ok(GeneratedToken { sequence: index, id, logprob, finish: *finish })
+        Ok(GeneratedToken { sequence: index, id, logprob, score: core.scores.score(id), finish: *finish })
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// Their log-probabilities by the model.
     pub logprobs: Vec<f32>,
+    /// Their scores after the processors; see [`GeneratedToken::score`].
+    pub scores: Vec<f32>,
     /// Why it ended; `None` while it goes on.
     pub finish: Option<FinishReason>,
 }
@@ -80,6 +82,7 @@ impl<'m> TextGeneration<'m> {
         completion.text.push_str(&text);
         completion.tokens.push(token.id);
         completion.logprobs.push(token.logprob);
+        completion.scores.push(token.score);
         completion.finish = token.finish;
         Ok(TextDelta { token, text })
     }

@@ -43,7 +43,6 @@ impl TorchGenerator {
         best.map(|(_, token)| token)
     }
 
-    #[expect(dead_code, reason = "beam search will draw with it")]
     /// Draws `count` different entries of a tensor of probabilities, in the order of the draws:
     /// `torch.multinomial(probs, count)`.
     pub(crate) fn multinomial_without_replacement(

@@ -1,9 +1,10 @@
 //! Refusing a model that cannot fit into memory, before any of it is touched.
 //!
 //! Linux says how much memory can be had: for the machine in `/proc/meminfo`, for a container in the files of its
-//! control groups. Elsewhere nothing is refused. The estimate errs on the side of trying: files that are in memory
-//! and free swap count as available, and only the weights have to fit, not what comes on top of them. So there is no
-//! option to override it: what is refused would be killed, or take minutes for every token.
+//! control groups, for the process in `/proc/self/limits`. Elsewhere nothing is refused. The estimate errs on the side
+//! of trying: files that are in memory and free swap count as available, and only the weights have to fit, not what
+//! comes on top of them. So there is no option to override it: what is refused would be killed, or take minutes for
+//! every token. What is recommended instead has to fit with everything.
 
 use std::fs;
 use std::path::Path;
@@ -17,15 +18,21 @@ use crate::arguments::Dtype;
 use crate::failure::Failure;
 use crate::terminal::bytes;
 
+/// Tokens of a prompt that go through a model together, at most.
+const PROMPT: usize = 512;
+/// Room for the program and its tokenizer.
+const PROGRAM: u64 = 48 << 20;
+/// What a large buffer takes of the address space on top of its length, to start on a huge page: it is never touched.
+const ALIGNMENT: u64 = 2 << 20;
+
 /// Refuses a model whose weights are larger than the memory that is available.
 pub(crate) fn check(name: &str, config: &Config, formats: Formats) -> Result<(), Failure> {
-    available().map_or(Ok(()), |available| judge(name, config, formats, available))
+    available(config).map_or(Ok(()), |available| judge(name, config, formats, available))
 }
 
 /// Compares what a model needs with what there is.
 fn judge(name: &str, config: &Config, formats: Formats, available: u64) -> Result<(), Failure> {
-    let need = |formats| MemoryNeed::new(config, formats, 1);
-    let needed = need(formats).weights;
+    let needed = MemoryNeed::new(config, formats, 1).weights;
     if needed <= available {
         return Ok(());
     }
@@ -35,15 +42,21 @@ fn judge(name: &str, config: &Config, formats: Formats, available: u64) -> Resul
         formats.weights.name(),
         bytes(available)
     );
-    // What is recommended has to fit with its context.
     let all = Dtype::value_variants().iter().map(|dtype| dtype.format());
     let smaller = all.skip_while(|format| *format != formats.weights).skip(1);
-    let fitting = smaller.map(|weights| (weights, need(weights.into()).total()));
-    let hint = match fitting.into_iter().find(|(_, total)| *total <= available) {
-        Some((format, total)) => {
-            format!("`--dtype {}` would do: {} with a full context", format.name(), bytes(total))
+    let needs: Vec<_> = smaller.map(|format| (format.name(), Need::new(config, format.into()))).collect();
+    let fits_in_full = needs.iter().find(|(_, need)| need.in_full <= available);
+    let fits_at_all = needs.last().filter(|(_, need)| need.without_context <= available);
+    let hint = match (fits_in_full, fits_at_all) {
+        (Some((format, need)), _) => {
+            format!("`--dtype {format}` would do: {} with a full context", bytes(need.in_full))
         }
-        None => {
+        (None, Some((format, need))) => format!(
+            "`--dtype {format}` would do for short texts: {}, but {} with a full context",
+            bytes(need.without_context),
+            bytes(need.in_full)
+        ),
+        (None, None) => {
             "no smaller format of the weights would fit either: free some memory, or choose a smaller model"
                 .to_owned()
         }
@@ -51,15 +64,53 @@ fn judge(name: &str, config: &Config, formats: Formats, available: u64) -> Resul
     Err(Failure::new(message).hint(hint))
 }
 
-/// Bytes that a process may use without being killed, as far as that is known.
-fn available() -> Option<u64> {
+/// What the whole program needs with a model in some format, rather too much than too little.
+struct Need {
+    in_full: u64,
+    without_context: u64,
+}
+
+impl Need {
+    fn new(config: &Config, formats: Formats) -> Self {
+        let need = MemoryNeed::new(config, formats, PROMPT.min(config.n_positions));
+        // Buffers end within huge pages, the more of them the larger the model.
+        let everything = |need: u64| need.saturating_add(need / 16).saturating_add(PROGRAM);
+        let without_context = need.weights.saturating_add(need.workspace);
+        Self { in_full: everything(need.total()), without_context: everything(without_context) }
+    }
+}
+
+/// Bytes that a process may use for this model without being killed, as far as that is known.
+fn available(config: &Config) -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;
     }
     let machine = Machine::parse(&fs::read_to_string("/proc/meminfo").ok()?)?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let rooms = groups.lines().filter_map(Group::parse).flat_map(|group| group.rooms());
-    Some(rooms.fold(machine.available, u64::min).saturating_add(machine.swap))
+    let all = rooms.fold(machine.available, u64::min).saturating_add(machine.swap);
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // Four matrices in a layer, and the embeddings.
+    let buffers = (config.n_layer as u64).saturating_mul(4).saturating_add(2);
+    let unused = buffers.saturating_mul(ALIGNMENT);
+    Some(own_rooms(&limits, &status).map(|room| room.saturating_sub(unused)).fold(all, u64::min))
+}
+
+/// What the limits of this process leave of its address space, whether touched or not: those of `ulimit -v` and `-d`.
+fn own_rooms(limits: &str, status: &str) -> impl Iterator<Item = u64> {
+    [("Max address space", "VmSize"), ("Max data size", "VmData")].into_iter().filter_map(|(limit, used)| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(limit))?;
+        // No limit is the word `unlimited`.
+        let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(limit.saturating_sub(kilobytes(status, used)?))
+    })
+}
+
+/// The bytes that a line of `/proc/meminfo` or `/proc/self/status` tells: `NAME:   NUMBER kB`.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// What `/proc/meminfo` says.
@@ -73,11 +124,8 @@ struct Machine {
 
 impl Machine {
     fn parse(meminfo: &str) -> Option<Self> {
-        let kilobytes = |name: &str| {
-            let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-        };
-        Some(Self { available: kilobytes("MemAvailable")?, swap: kilobytes("SwapFree").unwrap_or(0) })
+        let swap = kilobytes(meminfo, "SwapFree").unwrap_or(0);
+        Some(Self { available: kilobytes(meminfo, "MemAvailable")?, swap })
     }
 }
 
@@ -203,6 +251,23 @@ HugePages_Total:       0
     }
 
     #[test]
+    fn limits_of_the_process_leave_what_it_does_not_use_yet() {
+        let limits = "\
+Limit                     Soft Limit           Hard Limit           Units     
+Max file size             unlimited            unlimited            bytes     
+Max data size             409600000            unlimited            bytes     
+Max address space         1024000              2048000              bytes     
+";
+        let status = "VmPeak:\t    4000 kB\nVmSize:\t    1000 kB\nVmData:\t  300000 kB\n";
+        let rooms = |limits: &str, status: &str| own_rooms(limits, status).collect::<Vec<_>>();
+        assert_eq!(rooms(limits, status), [0, 102_400_000]);
+        assert_eq!(rooms(limits, "VmData:\t 1 kB\n"), [409_598_976]);
+        assert_eq!(rooms(&limits.replace("409600000", "unlimited"), status), [0]);
+        assert_eq!(rooms("", status), [0; 0]);
+        assert_eq!(rooms(limits, ""), [0; 0]);
+    }
+
+    #[test]
     fn the_largest_format_that_fits_is_named() {
         let config = Config::default();
         let fails = |available: u64| {
@@ -211,10 +276,11 @@ HugePages_Total:       0
         };
         assert_eq!(fails(600_000_000), None);
         for (available, expected) in [
-            (400_000_000, "`--dtype bf16` would do"),
-            (200_000_000, "`--dtype int8` would do"),
-            (130_000_000, "`--dtype int4` would do"),
-            (50_000_000, "no smaller format"),
+            (400_000_000, "`--dtype bf16` would do: "),
+            (260_000_000, "`--dtype int8` would do: "),
+            (200_000_000, "`--dtype int4` would do: "),
+            (170_000_000, "`--dtype int4` would do for short texts: "),
+            (100_000_000, "no smaller format"),
         ] {
             let failure = fails(available).unwrap_or_default();
             assert!(failure.contains(expected), "{available}: {failure}");

@@ -5,6 +5,8 @@
 
 mod generate;
 mod json;
+#[cfg(target_os = "linux")]
+mod memory;
 mod streams;
 mod support;
 #[cfg(unix)]

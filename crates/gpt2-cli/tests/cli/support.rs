@@ -21,6 +21,15 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
+impl Outcome {
+    /// Runs a command to its end.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().expect("the binary can be run");
+        let text = |bytes| String::from_utf8(bytes).expect("all output is UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
 impl Room {
     pub(crate) fn new() -> Self {
         let directory = TempDir::new().expect("a temporary directory can be made");
@@ -83,9 +92,7 @@ impl Room {
 
     /// Runs `gpt2` to its end.
     pub(crate) fn gpt2(&self, arguments: &[&str]) -> Outcome {
-        let output = self.command(binary()).args(arguments).output().expect("the binary can be run");
-        let text = |bytes| String::from_utf8(bytes).expect("all output is UTF-8");
-        Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Outcome::of(self.command(binary()).args(arguments))
     }
 
     /// Runs `gpt2 … --json`, which must succeed, and parses every line of its standard output.

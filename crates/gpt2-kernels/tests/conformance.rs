@@ -1,79 +1,23 @@
 //! Every row of the kernel table equals `scalar`, bit for bit; so do any number of threads and any
 //! number of rows computed together.
 
+mod numbers;
+
 use std::sync::Arc;
 
 use gpt2_kernels::attention::{self, Batch, CacheBlock, CacheFormat, CacheShape, Layer};
 use gpt2_kernels::limits;
 use gpt2_kernels::ops::{self, Epilogue};
 use gpt2_kernels::{Activation, Cpu, Dtype, Kernels, Matrix, RowBuffer, Scratch, Source, WeightFormat};
+use numbers::{Numbers, assert_same, rows};
 
 /// Lengths around the width of a lane and a panel, and GPT-2's own.
 const LENGTHS: [usize; 12] = [1, 2, 15, 16, 17, 63, 64, 65, 255, 768, 3072, 50257];
-
-/// A reproducible stream of numbers: SplitMix64.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn uniform(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
-    }
-
-    /// Mostly ordinary values; now and then one that breaks careless code.
-    fn hostile(&mut self) -> f32 {
-        const HOSTILE: [f32; 12] = [
-            f32::NAN,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-            0.0,
-            -0.0,
-            f32::MAX,
-            f32::MIN,
-            f32::MIN_POSITIVE,
-            1e-42,
-            -1e-45,
-            88.4,
-            -87.4,
-        ];
-        let draw = self.next();
-        if draw.is_multiple_of(8) {
-            HOSTILE[(draw >> 32) as usize % HOSTILE.len()]
-        } else {
-            30.0 * self.uniform()
-        }
-    }
-}
-
-/// Equal as bits, but that any NaN equals any other: IEEE 754 leaves their payload open.
-fn assert_same(a: &[f32], b: &[f32], what: &str) {
-    assert_eq!(a.len(), b.len(), "{what}");
-    for (i, (a, b)) in a.iter().zip(b).enumerate() {
-        assert!(
-            a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
-            "{what}: [{i}] is {a:e}, expected {b:e}"
-        );
-    }
-}
 
 /// Every row of the table at one and at three threads, but for the first: scalar with one thread.
 fn machines() -> (Cpu, Vec<Cpu>) {
     let others = Kernels::available().flat_map(|row| [1, 3].map(|threads| Cpu::new(row, threads))).skip(1);
     (Cpu::new(Kernels::by_name("scalar").expect("scalar runs everywhere"), 1), others.collect())
-}
-
-fn rows(count: usize, width: usize, mut value: impl FnMut() -> f32) -> RowBuffer {
-    let mut rows = RowBuffer::new(count, width);
-    for index in 0..count {
-        rows.row_mut(index).fill_with(&mut value);
-    }
-    rows
 }
 
 /// The bytes of `inputs` × `outputs` weights.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::chain::Chain;
 use super::config::{GenerationConfig, Overflow};
 use super::request::{Criterion, Generate};
-use super::{FinishReason, GenerateError};
+use super::{FinishReason, GenerateError, guidance};
 use crate::cache::KvCache;
 use crate::model::{Model, StepError};
 use crate::predict::{PREFILL_CHUNK, normaliser, prefill};
@@ -22,6 +22,8 @@ pub(super) struct Core<'m> {
     pub(super) eos_token_ids: Vec<u32>,
     /// What was given, or the beginning-of-text token.
     pub(super) prompt: Vec<u32>,
+    /// What guidance holds the prompt against.
+    pub(super) unconditional: Option<Vec<u32>>,
     pub(super) limit: Limit,
     deadline: Option<Instant>,
     /// What ends a beam; the texts of plain sequences are watched as they are read.
@@ -73,7 +75,8 @@ impl<'m> Core<'m> {
     /// Returns the cache behind the prompt too; its logits are row 0 of the workspace.
     pub(super) fn new(request: Generate<'m>, rows: usize) -> Result<(Self, KvCache), GenerateError> {
         let begin = Instant::now();
-        let Generate { model, tokenizer, mut prompt, config, processors, criteria, .. } = request;
+        let Generate { model, tokenizer, mut prompt, negative_prompt, config, processors, criteria } =
+            request;
         if config.stop_strings.is_some() && tokenizer.is_none() {
             return Err(GenerateError::NoTokenizer("stop_strings"));
         }
@@ -84,7 +87,9 @@ impl<'m> Core<'m> {
             return Err(GenerateError::EmptyPrompt);
         }
         model.check_tokens(&prompt)?;
-        let limit = limit(model, &config, prompt.len())?;
+        let unconditional = guidance::context(model, &config, &prompt, negative_prompt)?;
+        let other = unconditional.as_ref().map_or(0, Vec::len);
+        let limit = limit(model, &config, prompt.len(), other)?;
         let mut chain = Chain::new(&config);
         processors.into_iter().for_each(|processor| chain.add_custom(processor));
         let mut work = Workspace::new(model, prompt.len().min(PREFILL_CHUNK).max(rows), rows);
@@ -104,22 +109,21 @@ impl<'m> Core<'m> {
             }
             _ => None,
         };
-        Ok((
-            Self {
-                model,
-                config,
-                chain,
-                criteria,
-                eos_token_ids,
-                prompt,
-                limit,
-                deadline,
-                stop,
-                work,
-                scores,
-            },
-            cache,
-        ))
+        let core = Self {
+            model,
+            config,
+            chain,
+            criteria,
+            eos_token_ids,
+            prompt,
+            unconditional,
+            limit,
+            deadline,
+            stop,
+            work,
+            scores,
+        };
+        Ok((core, cache))
     }
 
     /// Prepares the scores behind a sequence from one of the rows of logits, and returns `ln Σ exp` of that row.
@@ -129,10 +133,23 @@ impl<'m> Core<'m> {
         sequence: usize,
         tokens: &[u32],
     ) -> Result<f32, GenerateError> {
+        self.process_changed(row, sequence, tokens, |_, _, _, _| ())
+    }
+
+    /// Does the same, but `change` comes before the processors: it is given the model, the logits of all rows, that
+    /// `ln Σ exp`, and the row's scores.
+    pub(super) fn process_changed(
+        &mut self,
+        row: usize,
+        sequence: usize,
+        tokens: &[u32],
+        change: impl FnOnce(&Model, &Workspace, f32, &mut Scores),
+    ) -> Result<f32, GenerateError> {
         let Self { model, config, chain, work, scores, prompt, .. } = self;
         let logits = work.logits(row + 1).row(row);
         let normaliser = normaliser_of(model, config, logits, tokens)?;
         scores.set(logits);
+        change(model, work, normaliser, scores);
         chain.process(&Context { tokens, prompt: prompt.len(), sequence }, scores);
         Ok(normaliser)
     }
@@ -189,12 +206,17 @@ fn normaliser_of(
     }
 }
 
-/// How long a text may get.
-fn limit(model: &Model, config: &GenerationConfig, prompt: usize) -> Result<Limit, GenerateError> {
+/// How long a text may get whose prompt is held against an unconditional context of `other` tokens.
+fn limit(
+    model: &Model,
+    config: &GenerationConfig,
+    prompt: usize,
+    other: usize,
+) -> Result<Limit, GenerateError> {
     let wanted = config.total_tokens(prompt)?;
     let context = model.config().n_positions;
     // The token behind a full context can still be chosen; it cannot be continued.
-    let most = context + 1;
+    let most = context + 1 - other.saturating_sub(prompt);
     match config.overflow.unwrap_or_default() {
         Overflow::Stop if wanted > most => Ok(Limit { tokens: most, reason: FinishReason::Context }),
         Overflow::Error if wanted > most => Err(GenerateError::Overflow { wanted, context }),

@@ -13,6 +13,7 @@ mod check;
 mod config;
 mod core;
 mod error;
+mod guidance;
 mod plain;
 mod request;
 mod text;
@@ -100,11 +101,12 @@ impl<'m> Generation<'m> {
         request.config.check()?;
         let beams = request.config.beams();
         let rows = if beams > 1 { beams } else { request.config.sequences() };
-        let (core, cache) = Core::new(request, rows)?;
+        let rows = rows * if request.config.guides() { 2 } else { 1 };
+        let (mut core, cache) = Core::new(request, rows)?;
         let mode = if beams > 1 {
             Mode::Beams(Beams::new(&core, &cache))
         } else {
-            Mode::Plain(Plain::new(&core, &cache))
+            Mode::Plain(Plain::new(&mut core, cache)?)
         };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };
         Ok(Self { core, mode, ready: VecDeque::with_capacity(rows), failed: false, timing })

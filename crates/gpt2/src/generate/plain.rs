@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::core::Core;
+use super::guidance::Guidance;
 use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
 use crate::model::{Step, Want};
@@ -10,18 +11,22 @@ use crate::predict::prefill;
 use crate::process::Context;
 use crate::sample::Sampler;
 
-/// The return sequences of a prompt, each a row of the batch.
+/// The return sequences of a prompt, each a row of the batch, or two rows where there is guidance.
 pub(super) struct Plain<'m> {
     sequences: Vec<Sequence>,
+    guidance: Option<Guidance>,
     sampler: Sampler,
     /// Empty but during a forward pass; kept for its allocation.
     steps: Vec<Step<'m>>,
+    /// Whether the last token of every sequence is still to be fed. If not, the logits are those of the prompt.
     started: bool,
 }
 
 /// One return sequence.
 struct Sequence {
     cache: KvCache,
+    /// That of the unconditional side.
+    other: Option<KvCache>,
     /// Prompt and generated tokens.
     tokens: Vec<u32>,
     /// The first of the tokens that is in the cache.
@@ -30,19 +35,25 @@ struct Sequence {
 }
 
 impl<'m> Plain<'m> {
-    pub(super) fn new(core: &Core<'m>, cache: &KvCache) -> Self {
+    pub(super) fn new(core: &mut Core<'m>, mut cache: KvCache) -> Result<Self, GenerateError> {
         let count = core.config.sequences();
+        let guidance = Guidance::new(core)?;
+        // With guidance the prompt's last token is fed once more, beside that of the other side.
+        let started = guidance.is_some();
+        cache.truncate(cache.len() - usize::from(started));
         let sequence = || {
             let mut tokens = Vec::with_capacity(core.limit.tokens.min(core.prompt.len() + (1 << 16)));
             tokens.extend_from_slice(&core.prompt);
-            Sequence { cache: cache.fork(), window: core.window(tokens.len()), tokens, finish: None }
+            let other = guidance.as_ref().map(|guidance| guidance.cache.fork());
+            Sequence { cache: cache.fork(), other, window: core.window(tokens.len()), tokens, finish: None }
         };
-        Self {
+        Ok(Self {
             sequences: (0..count).map(|_| sequence()).collect(),
+            guidance,
             sampler: Sampler::new(&core.config),
-            steps: Vec::with_capacity(count),
-            started: false,
-        }
+            steps: Vec::with_capacity(core.work.wanted()),
+            started,
+        })
     }
 
     pub(super) fn finished(&self) -> bool {
@@ -67,7 +78,10 @@ impl<'m> Plain<'m> {
             if self.sequences[index].finish.is_none() {
                 ready.push_back(self.choose(core, index, row)?);
                 // Behind the prompt there is one row for all.
-                row += usize::from(self.started);
+                row += match self.guidance {
+                    Some(_) => 2,
+                    None => usize::from(self.started),
+                };
             } else {
                 self.sampler.pass(core.model.config().vocab_size);
             }
@@ -89,12 +103,20 @@ impl<'m> Plain<'m> {
             }
         }
         let mut batch = recycled(std::mem::take(&mut self.steps));
-        batch.extend(self.sequences.iter_mut().filter(|sequence| sequence.finish.is_none()).map(
-            |Sequence { cache, tokens, .. }| {
-                Step::new(model, &tokens[tokens.len() - 1..], cache, Want::Last)
-                    .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
-            },
-        ));
+        let step = |tokens, cache| {
+            Step::new(model, tokens, cache, Want::Last)
+                .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
+        };
+        for Sequence { cache, other, tokens, .. } in
+            self.sequences.iter_mut().filter(|sequence| sequence.finish.is_none())
+        {
+            let last = &tokens[tokens.len() - 1..];
+            batch.push(step(last, cache));
+            if let (Some(other), Some(context)) = (other, &core.unconditional) {
+                let behind_prompt = tokens.len() == core.prompt.len();
+                batch.push(step(if behind_prompt { &context[context.len() - 1..] } else { last }, other));
+            }
+        }
         model.forward(&mut batch, &mut core.work);
         self.steps = recycled(batch);
         Ok(())
@@ -109,7 +131,14 @@ impl<'m> Plain<'m> {
     ) -> Result<GeneratedToken, GenerateError> {
         let Sequence { tokens, finish, .. } = &mut self.sequences[index];
         let position = tokens.len();
-        let normaliser = core.process(row, index, tokens)?;
+        let normaliser = match &self.guidance {
+            None => core.process(row, index, tokens)?,
+            Some(guidance) => {
+                core.process_changed(row, index, tokens, |model, work, normaliser, scores| {
+                    guidance.apply(model, work, row, normaliser, scores);
+                })?
+            }
+        };
         let id = self.sampler.choose(&core.scores, index, position)?;
         let context = Context { tokens, prompt: core.prompt.len(), sequence: index };
         core.chain.chosen(&context, &core.scores, id);

@@ -1,0 +1,234 @@
+//! Guidance, contrastive search and contrasted layers: against transformers, and the law.
+//!
+//! The golden files are made by `tools/golden/modes.py`. Tokens are equal, and processed scores, where the files have
+//! them, within 1e-5 of scores of size 10, times what a mode multiplies logits by.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use gpt2::checkpoint::Checkpoint;
+use gpt2::config::Config;
+use gpt2::generate::{FinishReason, GenerateError, GeneratedToken, GenerationConfig, Overflow};
+use gpt2::model::{Formats, Model, StepError};
+use gpt2::process::{Context, Processor, Scores};
+use gpt2::score::score;
+use gpt2_kernels::{Cpu, Kernels};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden")
+}
+
+fn load(name: &str, kernels: &'static Kernels, threads: usize) -> Model {
+    let folder = if name == "demo" { golden().join("../../models/demo") } else { golden().join(name) };
+    let config =
+        Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
+    let checkpoint = Checkpoint::open(&folder).expect("checkpoint");
+    Model::load(Cpu::new(kernels, threads), config, &checkpoint, Formats::default(), &mut |_, _| ())
+        .expect("model")
+}
+
+fn fastest(name: &str) -> Model {
+    load(name, Kernels::detect(), 2)
+}
+
+fn read<T: for<'de> Deserialize<'de>>(name: &str) -> Vec<T> {
+    #[derive(Deserialize)]
+    struct File<T> {
+        cases: Vec<T>,
+    }
+    let json = std::fs::read(golden().join("modes").join(name)).expect(name);
+    serde_json::from_slice::<File<T>>(&json).expect(name).cases
+}
+
+/// The rows of a tensor, if the file has it.
+fn rows(file: &SafeTensors<'_>, name: &str) -> Option<Vec<Vec<f32>>> {
+    let tensor = file.tensor(name).ok()?;
+    let values: Vec<f32> = tensor.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+    Some(values.chunks(tensor.shape()[1]).map(<[f32]>::to_vec).collect())
+}
+
+/// What the processors left behind at every step. (tokens, V)
+#[derive(Clone, Default)]
+struct Spy(Arc<Mutex<Vec<Vec<f32>>>>);
+
+impl Processor for Spy {
+    fn process(&mut self, _context: &Context<'_>, _scores: &mut Scores) {}
+
+    fn chosen(&mut self, _context: &Context<'_>, scores: &Scores, _token: u32) {
+        self.0.lock().expect("lock").push(scores.clone().all().to_vec());
+    }
+}
+
+fn assert_scores(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (id, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!(a == b || (a - b).abs() <= tolerance, "{what}: token {id} has {a}, expected {b}");
+    }
+}
+
+fn run(model: &Model, prompt: &[u32], config: &GenerationConfig) -> Vec<GeneratedToken> {
+    let generation = model.generate(prompt).config(config.clone()).tokens().expect("generation");
+    generation.collect::<Result<_, _>>().expect("finite logits")
+}
+
+fn ids(tokens: &[GeneratedToken]) -> Vec<u32> {
+    tokens.iter().map(|token| token.id).collect()
+}
+
+fn endless(tokens: usize) -> GenerationConfig {
+    GenerationConfig {
+        max_new_tokens: Some(tokens),
+        eos_token_id: Some(Vec::new()),
+        ..GenerationConfig::default()
+    }
+}
+
+/// The log-probabilities of tokens are the model's own, whatever chose them.
+fn assert_logprobs(model: &Model, prompt: &[u32], tokens: &[GeneratedToken]) {
+    let text: Vec<u32> = prompt.iter().copied().chain(ids(tokens)).collect();
+    let scored = score(model, &text[..text.len().min(model.config().n_positions)]).expect("scores");
+    for (token, scored) in tokens.iter().zip(&scored.tokens[prompt.len()..]) {
+        assert_eq!(Some(token.logprob), scored.logprob);
+    }
+}
+
+/// Every row of the kernel table and every number of threads gives the same tokens and log-probabilities.
+fn assert_law(name: &str, prompt: &[u32], config: &GenerationConfig) {
+    let expected = run(&load(name, Kernels::by_name("scalar").expect("scalar"), 1), prompt, config);
+    for kernels in Kernels::available() {
+        for threads in [1, 2, 3] {
+            let model = load(name, kernels, threads);
+            assert_eq!(run(&model, prompt, config), expected, "{name} {} {threads} threads", kernels.name());
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Guided {
+    model: String,
+    ids: Vec<u32>,
+    guidance_scale: f64,
+    negative: Option<Vec<u32>>,
+    tokens: Vec<u32>,
+}
+
+#[test]
+fn guidance_equals_transformers() {
+    let cases: Vec<Guided> = read("guidance.json");
+    assert!(cases.len() >= 10, "{} cases", cases.len());
+    let bytes = std::fs::read(golden().join("modes/guidance.safetensors")).expect("guidance.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).expect("guidance.safetensors");
+    let mut compared = 0;
+    for (index, case) in cases.iter().enumerate() {
+        let what = format!("case {index}, {}", case.model);
+        let model = fastest(&case.model);
+        let spy = Spy::default();
+        let config =
+            GenerationConfig { guidance_scale: Some(case.guidance_scale), ..endless(case.tokens.len()) };
+        let mut request = model.generate(&case.ids).config(config).processor(spy.clone());
+        if let Some(negative) = &case.negative {
+            request = request.negative_prompt(negative);
+        }
+        let tokens: Vec<GeneratedToken> =
+            request.tokens().expect("generation").collect::<Result<_, _>>().expect("finite logits");
+        assert_eq!(ids(&tokens), case.tokens, "{what}");
+        assert_logprobs(&model, &case.ids, &tokens);
+        if let Some(expected) = rows(&tensors, &format!("case{index}.scores")) {
+            let tolerance = 1e-5 * (case.guidance_scale.abs() as f32 + 1.0);
+            for (step, (found, expected)) in spy.0.lock().expect("lock").iter().zip(&expected).enumerate() {
+                assert_scores(found, expected, tolerance, &format!("{what}, step {step}"));
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 5, "{compared} cases with scores");
+}
+
+#[test]
+fn guidance_is_the_same_on_every_machine_and_in_every_company() {
+    let config = GenerationConfig { guidance_scale: Some(1.8), ..endless(40) };
+    assert_law("head-24", &[5, 6, 7, 8], &config);
+    let sampled = GenerationConfig { do_sample: Some(true), seed: Some(3), ..config };
+    assert_law("head-24", &[5, 6, 7, 8], &sampled);
+    let model = fastest("head-24");
+    let several = GenerationConfig { num_return_sequences: Some(3), ..sampled.clone() };
+    let several = run(&model, &[5, 6, 7, 8], &several);
+    let first: Vec<GeneratedToken> = several.iter().copied().filter(|token| token.sequence == 0).collect();
+    assert_eq!(first, run(&model, &[5, 6, 7, 8], &sampled));
+    assert!(first.iter().zip(several.iter().filter(|t| t.sequence == 1)).any(|(a, b)| a.id != b.id));
+}
+
+#[test]
+fn sequences_that_end_leave_the_others_of_a_guided_batch_alone() {
+    let model = fastest("head-24");
+    let free = GenerationConfig {
+        guidance_scale: Some(0.5),
+        do_sample: Some(true),
+        temperature: Some(2.0),
+        num_return_sequences: Some(4),
+        ..endless(30)
+    };
+    let of = |tokens: &[GeneratedToken], index| -> Vec<u32> {
+        tokens.iter().filter(|t| t.sequence == index).map(|t| t.id).collect()
+    };
+    let all = run(&model, &[1, 2, 3], &free);
+    let eos = of(&all, 1)[7];
+    let ended = run(&model, &[1, 2, 3], &GenerationConfig { eos_token_id: Some(vec![eos]), ..free });
+    for index in 0..4 {
+        let all = of(&all, index);
+        let expected = all.iter().position(|&id| id == eos).map_or(&all[..], |end| &all[..=end]);
+        assert_eq!(of(&ended, index), expected, "sequence {index}");
+    }
+}
+
+#[test]
+fn a_scale_of_one_and_the_prompt_itself_as_negative_change_no_choice() {
+    let model = fastest("head-24");
+    let plain = run(&model, &[9, 8, 7], &endless(30));
+    let config = GenerationConfig { guidance_scale: Some(1.0), ..endless(30) };
+    let one = model.generate(&[9, 8, 7]).config(config).negative_prompt(&[1, 2]);
+    let one: Vec<GeneratedToken> = one.tokens().expect("generation").map(|t| t.expect("finite")).collect();
+    assert_eq!(one, plain);
+    let config = GenerationConfig { guidance_scale: Some(2.5), ..endless(30) };
+    let itself = model.generate(&[9, 8, 7]).config(config).negative_prompt(&[9, 8, 7]);
+    let itself: Vec<GeneratedToken> =
+        itself.tokens().expect("generation").map(|t| t.expect("finite")).collect();
+    assert_eq!(itself, plain);
+}
+
+#[test]
+fn both_sides_of_a_guided_text_fit_into_the_context() {
+    let model = fastest("head-24");
+    let context = model.config().n_positions;
+    let config = GenerationConfig { guidance_scale: Some(1.5), ..endless(1000) };
+    for (prompt, negative) in [(3, context - 4), (context - 4, 3), (3, context), (context, context)] {
+        let (prompt, negative) = (vec![5; prompt], vec![6; negative]);
+        let request = model.generate(&prompt).config(config.clone()).negative_prompt(&negative);
+        let tokens: Vec<GeneratedToken> =
+            request.tokens().expect("generation").map(|t| t.expect("finite")).collect();
+        assert_eq!(tokens.len(), context + 1 - prompt.len().max(negative.len()));
+        assert_eq!(tokens.last().expect("a token").finish, Some(FinishReason::Context));
+    }
+    let error = |config: &GenerationConfig, negative: &[u32]| {
+        let request = model.generate(&[5; 3]).config(config.clone()).negative_prompt(negative);
+        request.tokens().err().expect("an error")
+    };
+    let long = error(&config, &vec![6; context + 1]);
+    let expected = StepError::Context { past: 0, new: context + 1, context };
+    assert!(matches!(long, GenerateError::Step(error) if error == expected));
+    let unknown = error(&config, &[99_999]);
+    assert!(matches!(unknown, GenerateError::Step(StepError::Token { id: 99_999, .. })));
+    let refuse =
+        GenerationConfig { overflow: Some(Overflow::Error), max_new_tokens: Some(20), ..config.clone() };
+    assert!(matches!(error(&refuse, &vec![6; context - 4]), GenerateError::Overflow { .. }));
+    // An empty negative prompt is the beginning-of-text token, as an empty prompt is.
+    let bos = model.config().bos_token_id.expect("the case has one");
+    let of = |negative: &[u32]| -> Vec<GeneratedToken> {
+        let request =
+            model.generate(&[5; 3]).config(GenerationConfig { max_new_tokens: Some(9), ..config.clone() });
+        request.negative_prompt(negative).tokens().expect("generation").map(|t| t.expect("finite")).collect()
+    };
+    assert_eq!(of(&[]), of(&[bos]));
+}

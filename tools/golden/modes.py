@@ -1,0 +1,107 @@
+"""Decoding beside plain sampling and beams: guidance, contrastive search, contrasted layers, watermarks, healed prompts.
+
+Contrastive search and contrasted layers (DoLa) are no longer in transformers 5: that half is written by transformers
+4.53.3, with `python modes.py OUT_DIR`; the other half by `make.py`. A text is cut off before the first step at which
+two candidates are so close that the order of additions could decide between them.
+"""
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import GPT2LMHeadModel
+
+from output import versions, write_json, write_tensors
+
+# Below this the order of two candidates could depend on the order of additions.
+SMALLEST_MARGIN = 1e-4
+FEWEST_TOKENS = 8
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+PROMPTS = (
+    "Once upon a time there was",
+    "The old man looked at the sea and said",
+    "The Department of Health announced on Monday that",
+    "She opened the door and",
+)
+# Tiny checkpoints, by their folders.
+TINY = ("head-24", "layer-scale", "untied-head", "no-scale-layer-scale", "one-layer")
+
+
+def load(out: Path, name: str) -> GPT2LMHeadModel:
+    folder = REPOSITORY / "models/demo" if name == "demo" else out / name
+    model = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").float().eval()
+    model.generation_config.eos_token_id = None  # texts run past the end token
+    return model
+
+
+def prompts(name: str, model: GPT2LMHeadModel) -> list[list[int]]:
+    if name == "demo":
+        from tokenizers import Tokenizer
+        tokenizer = Tokenizer.from_file(str(REPOSITORY / "models/demo/tokenizer.json"))
+        return [tokenizer.encode(text).ids for text in PROMPTS]
+    vocabulary = model.config.vocab_size
+    return [[(7 * i + 3 * i * i + n) % vocabulary for i in range(length)] for n, length in enumerate((1, 3, 12, 25))]
+
+
+def generate(model: GPT2LMHeadModel, ids: list[int], **settings):
+    prompt = torch.tensor([ids])
+    return model.generate(prompt, attention_mask=torch.ones_like(prompt), pad_token_id=0, return_dict_in_generate=True,
+                          output_scores=True, **settings)
+
+
+def margins(scores) -> list[float]:
+    """The lead of the winner at every step."""
+    best = [step[0].topk(2).values for step in scores]
+    return [(b[0] - b[1]).item() for b in best]
+
+
+def clear(tokens: list[int], lead: list[float]) -> list[int]:
+    """The tokens before the first near tie."""
+    close = [i for i, margin in enumerate(lead) if not margin >= SMALLEST_MARGIN]
+    return tokens[:close[0]] if close else tokens
+
+
+def write(out: Path, name: str, cases: list[dict], tensors: dict[str, torch.Tensor]) -> None:
+    folder = out / "modes"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"{name}.json", {"versions": versions(), "cases": cases})
+    if tensors:
+        write_tensors(folder / f"{name}.safetensors", tensors)
+    print(f"{name}: {len(cases)} cases, tokens {[len(case['tokens']) for case in cases if 'tokens' in case]}", flush=True)
+
+
+@torch.no_grad()
+def make_guidance(out: Path) -> None:
+    """Greedy texts with `guidance_scale`; for tiny models the processed scores of every step too. (tokens, V)"""
+    wanted = [("demo", p, scale, negative) for p, scale, negative in (
+        (0, 1.5, None), (1, 2.0, None), (2, 0.5, None), (3, 3.0, 1), (0, 1.5, 2), (2, 0.0, 0), (1, -0.5, 3))]
+    wanted += [(name, p, scale, negative) for name, p, scale, negative in (
+        ("head-24", 1, 1.5, None), ("head-24", 2, 2.5, 3), ("layer-scale", 3, 1.2, 1), ("untied-head", 2, 4.0, 0),
+        ("one-layer", 0, 1.5, None), ("head-24", 3, 0.7, 2))]
+    cases, tensors = [], {}
+    for name, prompt, scale, negative in wanted:
+        model = load(out, name)
+        ids = prompts(name, model)
+        other = None if negative is None else ids[negative]
+        result = generate(model, ids[prompt], do_sample=False, max_new_tokens=30, guidance_scale=scale,
+                          negative_prompt_ids=None if other is None else torch.tensor([other]))
+        tokens = clear(result.sequences[0, len(ids[prompt]):].tolist(), margins(result.scores))
+        if len(tokens) < FEWEST_TOKENS:
+            print(f"guidance: {name} {prompt} {scale} {negative} is a near tie after {len(tokens)} tokens")
+            continue
+        if name != "demo":
+            tensors[f"case{len(cases)}.scores"] = torch.cat(result.scores)[:len(tokens)]
+        cases.append({"model": name, "ids": ids[prompt], "guidance_scale": scale, "negative": other, "tokens": tokens})
+    write(out, "guidance", cases, tensors)
+
+
+def make_modes(out: Path) -> None:
+    """The modes that this version of transformers has."""
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    make_guidance(out)
+
+
+if __name__ == "__main__":
+    make_modes(Path(sys.argv[1]))

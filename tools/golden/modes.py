@@ -1,6 +1,6 @@
-"""Decoding beside plain sampling and beams: guidance, contrastive search, contrasted layers, watermarks, healed prompts.
+"""Decoding beside plain sampling and beams: guidance, contrastive search.
 
-Contrastive search and contrasted layers (DoLa) are no longer in transformers 5: that half is written by transformers
+Contrastive search is no longer in transformers 5: that half is written by transformers
 4.53.3, with `python modes.py OUT_DIR`; the other half by `make.py`. A text is cut off before the first step at which
 two candidates are so close that the order of additions could decide between them.
 """
@@ -96,11 +96,49 @@ def make_guidance(out: Path) -> None:
     write(out, "guidance", cases, tensors)
 
 
+@torch.no_grad()
+def make_contrastive(out: Path) -> None:
+    """Texts by contrastive search. A step is clear if the winner leads, and the last candidate the first that is none."""
+    from transformers.generation import utils
+    ranking, leads = utils._ranking_fast, []
+
+    def observed(context_hidden, next_hidden, probabilities, mask, alpha, width):
+        norms = [hidden / hidden.norm(dim=2, keepdim=True) for hidden in (context_hidden, next_hidden)]
+        penalty = (norms[0] @ norms[1].transpose(1, 2)).squeeze(-1).max(-1).values
+        best = ((1 - alpha) * probabilities.view(-1) - alpha * penalty).topk(2).values
+        leads.append((best[0] - best[1]).item())
+        return ranking(context_hidden, next_hidden, probabilities, mask, alpha, width)
+
+    utils._ranking_fast = observed
+    cases = []
+    for name, prompt, alpha, top_k, more in (
+            ("demo", 0, 0.6, 4, {}), ("demo", 1, 0.6, 4, {}), ("demo", 2, 0.4, 6, {}), ("demo", 3, 0.3, 10, {}),
+            ("demo", 0, 0.8, 5, {}), ("demo", 1, 0.5, 5, {"repetition_penalty": 1.2}), ("head-24", 1, 0.6, 4, {}),
+            ("head-24", 2, 0.3, 8, {}), ("layer-scale", 3, 0.5, 5, {}), ("untied-head", 2, 0.6, 3, {}),
+            ("one-layer", 0, 0.6, 4, {}), ("no-scale-layer-scale", 2, 0.9, 6, {}), ("head-24", 3, 1.0, 20, {})):
+        model = load(out, name)
+        ids = prompts(name, model)[prompt]
+        leads.clear()
+        result = generate(model, ids, max_new_tokens=30, penalty_alpha=alpha, top_k=top_k, **more)
+        last = [step[0].topk(top_k + 1).values for step in result.scores]
+        lead = [min(lead, (v[top_k - 1] - v[top_k]).item()) for lead, v in zip(leads, last)]
+        tokens = clear(result.sequences[0, len(ids):].tolist(), lead)
+        if len(tokens) < FEWEST_TOKENS:
+            print(f"contrastive: {name} {prompt} {alpha} {top_k} is a near tie after {len(tokens)} tokens")
+            continue
+        cases.append({"model": name, "ids": ids, "penalty_alpha": alpha, "top_k": top_k, **more, "tokens": tokens})
+    utils._ranking_fast = ranking
+    write(out, "contrastive", cases, {})
+
+
 def make_modes(out: Path) -> None:
     """The modes that this version of transformers has."""
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
-    make_guidance(out)
+    if int(transformers.__version__.split(".")[0]) < 5:
+        make_contrastive(out)
+    else:
+        make_guidance(out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::cache::KvCache;
 use crate::model::{Model, Step, StepError, Want};
+use crate::probe::Probe;
 use crate::workspace::Workspace;
 
 /// A token that may come next.
@@ -43,6 +44,17 @@ pub(crate) fn prefill(
     cache: &mut KvCache,
     work: &mut Workspace,
 ) -> Result<(), StepError> {
+    prefill_probed(model, tokens, cache, work, &mut ())
+}
+
+/// [`prefill`], with an observer of every chunk.
+pub(crate) fn prefill_probed(
+    model: &Model,
+    tokens: &[u32],
+    cache: &mut KvCache,
+    work: &mut Workspace,
+    probe: &mut impl Probe,
+) -> Result<(), StepError> {
     if tokens.is_empty() {
         return Err(StepError::Empty);
     }
@@ -56,7 +68,7 @@ pub(crate) fn prefill(
     for (index, chunk) in tokens.chunks(size).enumerate() {
         let want = if index + 1 == chunks { Want::Last } else { Want::Nothing };
         let step = Step::new(model, chunk, cache, want)?;
-        model.forward(&mut [step], work);
+        model.forward_probed(&mut [step], work, probe);
     }
     Ok(())
 }

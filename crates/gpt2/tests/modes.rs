@@ -1,14 +1,14 @@
-//! Guidance, contrastive search and contrasted layers: against transformers, and the law.
+//! Guidance and contrastive search: against transformers, and the law.
 //!
 //! The golden files are made by `tools/golden/modes.py`. Tokens are equal, and processed scores, where the files have
-//! them, within 1e-5 of scores of size 10, times what a mode multiplies logits by.
+//! them, within 1e-5 for logits of size 10: guidance multiplies them.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::generate::{FinishReason, GenerateError, GeneratedToken, GenerationConfig, Overflow};
+use gpt2::generate::{FinishReason, Generate, GenerateError, GeneratedToken, GenerationConfig, Overflow};
 use gpt2::model::{Formats, Model, StepError};
 use gpt2::process::{Context, Processor, Scores};
 use gpt2::score::score;
@@ -231,4 +231,107 @@ fn both_sides_of_a_guided_text_fit_into_the_context() {
         request.negative_prompt(negative).tokens().expect("generation").map(|t| t.expect("finite")).collect()
     };
     assert_eq!(of(&[]), of(&[bos]));
+}
+
+#[derive(Deserialize)]
+struct Contrasted {
+    model: String,
+    ids: Vec<u32>,
+    penalty_alpha: f64,
+    top_k: usize,
+    repetition_penalty: Option<f64>,
+    tokens: Vec<u32>,
+}
+
+fn contrastive(penalty_alpha: f64, top_k: usize, tokens: usize) -> GenerationConfig {
+    GenerationConfig { penalty_alpha: Some(penalty_alpha), top_k: Some(top_k), ..endless(tokens) }
+}
+
+#[test]
+fn contrastive_search_equals_transformers() {
+    let cases: Vec<Contrasted> = read("contrastive.json");
+    assert!(cases.len() >= 10, "{} cases", cases.len());
+    for (index, case) in cases.iter().enumerate() {
+        let model = fastest(&case.model);
+        let config = contrastive(case.penalty_alpha, case.top_k, case.tokens.len());
+        let request = penalized(model.generate(&case.ids).config(config), case.repetition_penalty);
+        let tokens: Vec<GeneratedToken> =
+            request.tokens().expect("generation").collect::<Result<_, _>>().expect("finite logits");
+        assert_eq!(ids(&tokens), case.tokens, "case {index}, {}", case.model);
+        assert_logprobs(&model, &case.ids, &tokens);
+    }
+}
+
+#[test]
+fn contrastive_search_is_the_same_on_every_machine() {
+    // Longer than a block of the cache, so that forks copy one that is shared.
+    assert_law("head-24", &[5, 6, 7, 8], &contrastive(0.6, 5, 90));
+    assert_law("layer-scale", &[3], &contrastive(0.4, 9, 30));
+}
+
+#[test]
+fn contrastive_search_goes_on_from_its_own_text_as_from_a_prompt() {
+    let model = fastest("head-24");
+    let whole = run(&model, &[4, 3, 2], &contrastive(0.6, 4, 40));
+    let text: Vec<u32> = [4, 3, 2].into_iter().chain(ids(&whole)).collect();
+    let rest = run(&model, &text[..23], &contrastive(0.6, 4, 20));
+    assert_eq!(rest, whole[20..]);
+}
+
+#[test]
+fn contrastive_search_fills_the_context_and_no_more() {
+    let model = fastest("head-24");
+    let context = model.config().n_positions;
+    // The candidates for the last position still go through the model; behind it there are none.
+    let tokens = run(&model, &vec![5; context - 3], &contrastive(0.6, 4, 100));
+    assert_eq!((tokens.len(), tokens[2].finish), (3, Some(FinishReason::Context)));
+    let exactly = run(&model, &vec![5; context - 3], &contrastive(0.6, 4, 3));
+    assert_eq!(exactly[2].finish, Some(FinishReason::Length));
+    let full = model.generate(&vec![5; context]).config(contrastive(0.6, 4, 1)).tokens().err();
+    let expected = StepError::Context { past: context, new: 1, context };
+    assert!(matches!(full, Some(GenerateError::Step(error)) if error == expected));
+}
+
+#[test]
+fn contrastive_search_takes_no_token_that_is_ruled_out_and_at_most_all_others() {
+    struct Only(u32);
+    impl Processor for Only {
+        fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
+            scores.keep(|id, _| id < self.0);
+        }
+    }
+    let model = fastest("head-24");
+    let of = |left: u32| {
+        let request = model.generate(&[9, 9]).config(contrastive(0.9, 20, 30)).processor(Only(left));
+        request.tokens().expect("generation").collect::<Result<Vec<_>, _>>()
+    };
+    assert!(of(3).expect("tokens").iter().all(|token| token.id < 3));
+    assert!(matches!(of(0), Err(GenerateError::NoTokenLeft { position: 2 })));
+    let vocabulary = model.config().vocab_size;
+    let all = run(&model, &[9, 9], &contrastive(0.9, vocabulary, 30));
+    assert_eq!(run(&model, &[9, 9], &contrastive(0.9, vocabulary + 20, 30)), all);
+    let many = model.generate(&[9, 9]).config(contrastive(0.9, 257, 30)).tokens().err();
+    assert!(matches!(many, Some(GenerateError::Setting { setting: "top_k", .. })));
+}
+
+/// transformers' `RepetitionPenaltyLogitsProcessor`, as a processor of the caller's.
+struct RepetitionPenalty(f32);
+
+impl Processor for RepetitionPenalty {
+    fn process(&mut self, context: &Context<'_>, scores: &mut Scores) {
+        let mut seen = context.tokens.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        for id in seen {
+            let score = scores.score(id);
+            scores.put(id, if score < 0.0 { score * self.0 } else { score / self.0 });
+        }
+    }
+}
+
+fn penalized<'m>(request: Generate<'m>, penalty: Option<f64>) -> Generate<'m> {
+    match penalty {
+        Some(penalty) => request.processor(RepetitionPenalty(penalty as f32)),
+        None => request,
+    }
 }

@@ -150,6 +150,10 @@ impl GenerationConfig {
         {
             return Err(GenerateError::Contradiction("forced_eos_token_id", "suppress_tokens"));
         }
+        if let Some(top_k) = self.top_k.filter(|&k| self.contrasts() && k > Self::MOST_SEQUENCES) {
+            let expected = "at most 256 with `penalty_alpha`, for all candidates are held in memory at once";
+            return Err(GenerateError::setting("top_k", expected, top_k));
+        }
         let contradictions = [
             (groups > 1 && self.samples(), "num_beam_groups", "do_sample"),
             (self.force_words_ids.is_some() && self.samples(), "force_words_ids", "do_sample"),

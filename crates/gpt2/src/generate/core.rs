@@ -8,7 +8,8 @@ use super::request::{Criterion, Generate};
 use super::{FinishReason, GenerateError, guidance};
 use crate::cache::KvCache;
 use crate::model::{Model, StepError};
-use crate::predict::{PREFILL_CHUNK, normaliser, prefill};
+use crate::predict::{PREFILL_CHUNK, normaliser, prefill_probed};
+use crate::probe::Probe;
 use crate::process::{Context, Scores};
 use crate::tokenizer::Tokenizer;
 use crate::workspace::Workspace;
@@ -74,6 +75,15 @@ impl<'m> Core<'m> {
     /// Checks what is asked for and runs the prompt through the model; `rows` sequences will go through it together.
     /// Returns the cache behind the prompt too; its logits are row 0 of the workspace.
     pub(super) fn new(request: Generate<'m>, rows: usize) -> Result<(Self, KvCache), GenerateError> {
+        Self::probed(request, rows, |_, _| ()).map(|(core, cache, ())| (core, cache))
+    }
+
+    /// Does the same, with an observer of the prompt's way through the model, made for batches of so many tokens.
+    pub(super) fn probed<P: Probe>(
+        request: Generate<'m>,
+        rows: usize,
+        probe: impl FnOnce(&'m Model, usize) -> P,
+    ) -> Result<(Self, KvCache, P), GenerateError> {
         let begin = Instant::now();
         let Generate { model, tokenizer, mut prompt, negative_prompt, config, processors, criteria } =
             request;
@@ -95,7 +105,8 @@ impl<'m> Core<'m> {
         let mut work = Workspace::new(model, prompt.len().min(PREFILL_CHUNK).max(rows), rows);
         let mut cache = KvCache::new(model);
         let start = window(&config, prompt.len(), model.config().n_positions);
-        prefill(model, &prompt[start..], &mut cache, &mut work)?;
+        let mut probe = probe(model, work.tokens());
+        prefill_probed(model, &prompt[start..], &mut cache, &mut work, &mut probe)?;
         let vocabulary = model.config().vocab_size;
         let eos_token_ids =
             config.eos_token_id.clone().unwrap_or_else(|| model.config().eos_token_ids.clone());
@@ -123,7 +134,7 @@ impl<'m> Core<'m> {
             work,
             scores,
         };
-        Ok((core, cache))
+        Ok((core, cache, probe))
     }
 
     /// Prepares the scores behind a sequence from one of the rows of logits, and returns `ln Σ exp` of that row.
@@ -216,7 +227,14 @@ fn limit(
     let wanted = config.total_tokens(prompt)?;
     let context = model.config().n_positions;
     // The token behind a full context can still be chosen; it cannot be continued.
-    let most = context + 1 - other.saturating_sub(prompt);
+    let mut most = context + 1 - other.saturating_sub(prompt);
+    if config.contrasts() {
+        // Its candidates have been fed to the model when one of them is chosen.
+        most = context;
+        if prompt == context {
+            return Err(StepError::Context { past: prompt, new: 1, context }.into());
+        }
+    }
     match config.overflow.unwrap_or_default() {
         Overflow::Stop if wanted > most => Ok(Limit { tokens: most, reason: FinishReason::Context }),
         Overflow::Error if wanted > most => Err(GenerateError::Overflow { wanted, context }),

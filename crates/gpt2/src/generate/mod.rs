@@ -11,6 +11,7 @@ mod beams;
 mod chain;
 mod check;
 mod config;
+mod contrastive;
 mod core;
 mod error;
 mod guidance;
@@ -33,6 +34,7 @@ pub use request::Generate;
 pub use text::{Completion, TextDelta, TextGeneration};
 
 use self::beams::Beams;
+use self::contrastive::{Contrastive, Hidden};
 use self::core::Core;
 use self::plain::Plain;
 
@@ -93,23 +95,32 @@ pub struct Generation<'m> {
 enum Mode<'m> {
     Plain(Plain<'m>),
     Beams(Beams<'m>),
+    Contrastive(Box<Contrastive<'m>>),
 }
 
 impl<'m> Generation<'m> {
     fn new(request: Generate<'m>) -> Result<Self, GenerateError> {
         let begin = Instant::now();
         request.config.check()?;
-        let beams = request.config.beams();
-        let rows = if beams > 1 { beams } else { request.config.sequences() };
-        let rows = rows * if request.config.guides() { 2 } else { 1 };
-        let (mut core, cache) = Core::new(request, rows)?;
-        let mode = if beams > 1 {
-            Mode::Beams(Beams::new(&core, &cache))
+        let vocabulary = request.model.config().vocab_size;
+        let (beams, sequences) = (request.config.beams(), request.config.sequences());
+        let (core, mode) = if beams > 1 {
+            let (core, cache) = Core::new(request, beams)?;
+            let mode = Mode::Beams(Beams::new(&core, &cache));
+            (core, mode)
+        } else if request.config.contrasts() {
+            let rows = request.config.top_k.map_or(1, |top_k| top_k.min(vocabulary));
+            let (core, cache, hidden) = Core::probed(request, rows, Hidden::new)?;
+            let mode = Mode::Contrastive(Box::new(Contrastive::new(&core, cache, hidden)));
+            (core, mode)
         } else {
-            Mode::Plain(Plain::new(&mut core, cache)?)
+            let rows = sequences * if request.config.guides() { 2 } else { 1 };
+            let (mut core, cache) = Core::new(request, rows)?;
+            let mode = Mode::Plain(Plain::new(&mut core, cache)?);
+            (core, mode)
         };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };
-        Ok(Self { core, mode, ready: VecDeque::with_capacity(rows), failed: false, timing })
+        Ok(Self { core, mode, ready: VecDeque::with_capacity(sequences), failed: false, timing })
     }
 
     /// The settings, the seed among them.
@@ -134,8 +145,8 @@ impl<'m> Generation<'m> {
     #[must_use]
     pub fn sequences_scores(&self) -> Vec<f32> {
         match &self.mode {
-            Mode::Plain(_) => Vec::new(),
             Mode::Beams(beams) => beams.scores(),
+            Mode::Plain(_) | Mode::Contrastive(_) => Vec::new(),
         }
     }
 
@@ -147,6 +158,7 @@ impl<'m> Generation<'m> {
         match &mut self.mode {
             Mode::Plain(plain) => plain.stop(sequence, reason),
             Mode::Beams(beams) => beams.stop(sequence),
+            Mode::Contrastive(contrastive) => contrastive.stop(reason),
         }
         self.ready.retain(|token| token.sequence != sequence);
     }
@@ -155,6 +167,7 @@ impl<'m> Generation<'m> {
         match &self.mode {
             Mode::Plain(plain) => plain.finished(),
             Mode::Beams(beams) => beams.finished(),
+            Mode::Contrastive(contrastive) => contrastive.finished(),
         }
     }
 
@@ -163,6 +176,7 @@ impl<'m> Generation<'m> {
         match &mut self.mode {
             Mode::Plain(plain) => plain.advance(&mut self.core, &mut self.ready)?,
             Mode::Beams(beams) => beams.advance(&mut self.core, &mut self.ready)?,
+            Mode::Contrastive(contrastive) => contrastive.advance(&mut self.core, &mut self.ready)?,
         }
         self.timing.decode += begin.elapsed();
         Ok(())

@@ -1,6 +1,6 @@
-"""Decoding beside plain sampling and beams: guidance, contrastive search.
+"""Decoding beside plain sampling and beams: guidance, contrastive search, contrasted layers, watermarks, healed prompts.
 
-Contrastive search is no longer in transformers 5: that half is written by transformers
+Contrastive search and contrasted layers (DoLa) are no longer in transformers 5: that half is written by transformers
 4.53.3, with `python modes.py OUT_DIR`; the other half by `make.py`. A text is cut off before the first step at which
 two candidates are so close that the order of additions could decide between them.
 """
@@ -131,12 +131,65 @@ def make_contrastive(out: Path) -> None:
     write(out, "contrastive", cases, {})
 
 
+@torch.no_grad()
+def make_dola(out: Path) -> None:
+    """Texts by contrasted layers; for tiny models the processed scores of every step too. (tokens, V)
+
+    Sampled texts are a path to compare scores on: their draws are torch's.
+    """
+    from transformers.generation import utils
+    select, leads, sizes = utils._dola_select_contrast, [], []
+
+    def observed(layers, logits, final):
+        """How clear it is which layer is held against the last, and which tokens have a tenth of the best one's mass."""
+        sizes.append(max(abs(row).max().item() for row in (final, *logits.values())))
+        last = final[0].double().log_softmax(-1)
+        far = (last - last.max() - torch.tensor(0.1).double().log()).abs().min().item()
+        if len(layers) > 1:
+            each = torch.stack([logits[layer][0] for layer in layers]).double().log_softmax(-1)
+            mean = (last.exp() + each.exp()) / 2
+            divergence = (mean * (2 * mean.log() - last - each)).sum(-1).topk(2).values
+            far = min(far, (divergence[0] - divergence[1]).item())
+        leads.append(far)
+        return select(layers, logits, final)
+
+    utils._dola_select_contrast = observed
+    cases, tensors = [], {}
+    sampled = {"do_sample": True, "temperature": 0.8, "top_k": 10}
+    for name, prompt, layers, more in (
+            ("demo", 0, "low", {}), ("demo", 1, "high", {}), ("demo", 2, [0, 2, 4], {}), ("demo", 3, [1], {}),
+            ("demo", 0, "high", {"repetition_penalty": 1.2}), ("demo", 2, "high", {}),
+            ("head-24", 1, "low", {}), ("head-24", 2, "high", {}), ("layer-scale", 3, [0, 1, 2], {}),
+            ("layer-scale", 2, "high", {}), ("untied-head", 2, "low", {}), ("one-layer", 0, "low", {}),
+            ("no-scale-layer-scale", 2, [1, 2, 7], {}), ("layer-scale", 1, [0, 2], sampled),
+            ("no-scale-layer-scale", 3, [0, 1], sampled), ("head-24", 0, [0, 1], sampled)):
+        model = load(out, name)
+        ids = prompts(name, model)[prompt]
+        leads.clear()
+        sizes.clear()
+        torch.manual_seed(1)
+        result = generate(model, ids, max_new_tokens=25, dola_layers=layers,
+                          **({"do_sample": False} | more))
+        lead = leads if "do_sample" in more else [min(pair) for pair in zip(leads, margins(result.scores))]
+        tokens = clear(result.sequences[0, len(ids):].tolist(), lead)
+        if len(tokens) < FEWEST_TOKENS:
+            print(f"dola: {name} {prompt} {layers} is a near tie after {len(tokens)} tokens")
+            continue
+        if name != "demo":
+            tensors[f"case{len(cases)}.scores"] = torch.cat(result.scores)[:len(tokens)]
+        cases.append({"model": name, "ids": ids, "dola_layers": layers, **more, "logits_max": max(sizes),
+                      "tokens": tokens})
+    utils._dola_select_contrast = select
+    write(out, "dola", cases, tensors)
+
+
 def make_modes(out: Path) -> None:
     """The modes that this version of transformers has."""
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     if int(transformers.__version__.split(".")[0]) < 5:
         make_contrastive(out)
+        make_dola(out)
     else:
         make_guidance(out)
 

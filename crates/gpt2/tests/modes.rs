@@ -1,14 +1,16 @@
-//! Guidance and contrastive search: against transformers, and the law.
+//! Guidance, contrastive search and contrasted layers: against transformers, and the law.
 //!
 //! The golden files are made by `tools/golden/modes.py`. Tokens are equal, and processed scores, where the files have
-//! them, within 1e-5 for logits of size 10: guidance multiplies them.
+//! them, within 1e-5 for logits of size 10: guidance multiplies them, and those of earlier layers are larger.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::generate::{FinishReason, Generate, GenerateError, GeneratedToken, GenerationConfig, Overflow};
+use gpt2::generate::{
+    DolaHalf, DolaLayers, FinishReason, Generate, GenerateError, GeneratedToken, GenerationConfig, Overflow,
+};
 use gpt2::model::{Formats, Model, StepError};
 use gpt2::process::{Context, Processor, Scores};
 use gpt2::score::score;
@@ -333,5 +335,103 @@ fn penalized<'m>(request: Generate<'m>, penalty: Option<f64>) -> Generate<'m> {
     match penalty {
         Some(penalty) => request.processor(RepetitionPenalty(penalty as f32)),
         None => request,
+    }
+}
+
+#[derive(Deserialize)]
+struct LayersContrasted {
+    model: String,
+    ids: Vec<u32>,
+    dola_layers: DolaLayers,
+    repetition_penalty: Option<f64>,
+    do_sample: Option<bool>,
+    temperature: Option<f64>,
+    top_k: Option<usize>,
+    logits_max: f32,
+    tokens: Vec<u32>,
+}
+
+#[test]
+fn contrasted_layers_equal_transformers() {
+    let cases: Vec<LayersContrasted> = read("dola.json");
+    assert!(cases.len() >= 13, "{} cases", cases.len());
+    let bytes = std::fs::read(golden().join("modes/dola.safetensors")).expect("dola.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).expect("dola.safetensors");
+    let (mut greedy, mut sampled) = (0, 0);
+    for (index, case) in cases.iter().enumerate() {
+        let what = format!("case {index}, {}", case.model);
+        let model = fastest(&case.model);
+        let config = |tokens| GenerationConfig {
+            dola_layers: Some(case.dola_layers.clone()),
+            do_sample: case.do_sample,
+            temperature: case.temperature,
+            top_k: case.top_k,
+            ..endless(tokens)
+        };
+        let generate = |prompt: &[u32], count: usize, spy: &Spy| -> Vec<GeneratedToken> {
+            let request = model.generate(prompt).config(config(count)).processor(spy.clone());
+            let tokens = penalized(request, case.repetition_penalty).tokens().expect("generation");
+            tokens.collect::<Result<_, _>>().expect("finite logits")
+        };
+        let expected = rows(&tensors, &format!("case{index}.scores")).unwrap_or_default();
+        let spy = Spy::default();
+        if case.do_sample == Some(true) {
+            // Draws are not torch's: every step starts from its text.
+            let text: Vec<u32> = case.ids.iter().chain(&case.tokens).copied().collect();
+            for end in case.ids.len()..text.len() {
+                generate(&text[..end], 1, &spy);
+            }
+            assert_eq!(expected.len(), case.tokens.len(), "{what}");
+            sampled += 1;
+        } else {
+            let tokens = generate(&case.ids, case.tokens.len(), &spy);
+            assert_eq!(ids(&tokens), case.tokens, "{what}");
+            assert_logprobs(&model, &case.ids, &tokens);
+            greedy += 1;
+        }
+        for (step, (found, expected)) in spy.0.lock().expect("lock").iter().zip(&expected).enumerate() {
+            let tolerance = 1e-5 * (case.logits_max / 10.0).max(1.0);
+            assert_scores(found, expected, tolerance, &format!("{what}, step {step}"));
+        }
+    }
+    assert!(greedy >= 10 && sampled >= 3, "{greedy} greedy, {sampled} sampled");
+}
+
+#[test]
+fn contrasted_layers_are_the_same_on_every_machine_and_in_every_company() {
+    let layers = |layers: &[usize]| Some(DolaLayers::Layers(layers.to_vec()));
+    let config = GenerationConfig { dola_layers: layers(&[0, 1, 2]), ..endless(40) };
+    assert_law("layer-scale", &[5, 6, 7, 8], &config);
+    let sampled = GenerationConfig { do_sample: Some(true), seed: Some(5), ..config };
+    assert_law("layer-scale", &[5, 6, 7, 8], &sampled);
+    let model = fastest("layer-scale");
+    let several = GenerationConfig { num_return_sequences: Some(3), ..sampled.clone() };
+    let several = run(&model, &[5, 6, 7, 8], &several);
+    let first: Vec<GeneratedToken> = several.iter().copied().filter(|token| token.sequence == 0).collect();
+    assert_eq!(first, run(&model, &[5, 6, 7, 8], &sampled));
+    assert!(first.iter().zip(several.iter().filter(|t| t.sequence == 1)).any(|(a, b)| a.id != b.id));
+    // A text that slides through the context is a function of the text.
+    let slide = GenerationConfig {
+        overflow: Some(Overflow::Slide),
+        dola_layers: layers(&[0, 1]),
+        ..endless(model.config().n_positions + 20)
+    };
+    let whole = run(&model, &[1, 2], &slide);
+    let text: Vec<u32> = [1, 2].into_iter().chain(ids(&whole)).collect();
+    for end in [text.len() - 25, text.len() - 5] {
+        let rest = run(&model, &text[..end], &GenerationConfig { max_new_tokens: Some(5), ..slide.clone() });
+        assert_eq!(rest.iter().map(|t| t.id).collect::<Vec<_>>(), text[end..end + 5]);
+    }
+}
+
+#[test]
+fn layers_that_the_model_does_not_have_are_refused_when_none_is_left() {
+    let model = fastest("layer-scale");
+    for layers in
+        [DolaLayers::Layers(vec![3, 9]), DolaLayers::Layers(vec![]), DolaLayers::Half(DolaHalf::Low)]
+    {
+        let config = GenerationConfig { dola_layers: Some(layers), ..endless(5) };
+        let error = model.generate(&[1]).config(config).tokens().err();
+        assert!(matches!(error, Some(GenerateError::Setting { setting: "dola_layers", .. })));
     }
 }

@@ -132,7 +132,8 @@ impl<'m> Contrastive<'m> {
         self.cache = cache;
         self.tokens.push(id);
         self.finish = core.finish(0, &self.tokens);
-        ready.push_back(GeneratedToken { sequence: 0, id, logprob, finish: self.finish });
+        let score = core.scores.score(id);
+        ready.push_back(GeneratedToken { sequence: 0, id, logprob, score, finish: self.finish });
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod check;
 mod config;
 mod contrastive;
 mod core;
+mod dola;
 mod error;
 mod guidance;
 mod plain;
@@ -36,6 +37,7 @@ pub use text::{Completion, TextDelta, TextGeneration};
 use self::beams::Beams;
 use self::contrastive::{Contrastive, Hidden};
 use self::core::Core;
+use self::dola::Dola;
 use self::plain::Plain;
 
 /// A token, as soon as it is chosen.
@@ -115,8 +117,9 @@ impl<'m> Generation<'m> {
             (core, mode)
         } else {
             let rows = sequences * if request.config.guides() { 2 } else { 1 };
+            let dola = Dola::new(request.model, &request.config)?;
             let (mut core, cache) = Core::new(request, rows)?;
-            let mode = Mode::Plain(Plain::new(&mut core, cache)?);
+            let mode = Mode::Plain(Plain::new(&mut core, cache, dola)?);
             (core, mode)
         };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };

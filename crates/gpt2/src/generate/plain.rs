@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::core::Core;
+use super::dola::Dola;
 use super::guidance::Guidance;
 use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
@@ -15,6 +16,7 @@ use crate::sample::Sampler;
 pub(super) struct Plain<'m> {
     sequences: Vec<Sequence>,
     guidance: Option<Guidance>,
+    dola: Option<Dola>,
     sampler: Sampler,
     /// Empty but during a forward pass; kept for its allocation.
     steps: Vec<Step<'m>>,
@@ -35,11 +37,16 @@ struct Sequence {
 }
 
 impl<'m> Plain<'m> {
-    pub(super) fn new(core: &mut Core<'m>, mut cache: KvCache) -> Result<Self, GenerateError> {
+    pub(super) fn new(
+        core: &mut Core<'m>,
+        mut cache: KvCache,
+        dola: Option<Dola>,
+    ) -> Result<Self, GenerateError> {
         let count = core.config.sequences();
         let guidance = Guidance::new(core)?;
-        // With guidance the prompt's last token is fed once more, beside that of the other side.
-        let started = guidance.is_some();
+        // The prompt's last token is fed once more where more of it is wanted than its logits: those of the other side
+        // beside them, or the hidden states.
+        let started = guidance.is_some() || dola.is_some();
         cache.truncate(cache.len() - usize::from(started));
         let sequence = || {
             let mut tokens = Vec::with_capacity(core.limit.tokens.min(core.prompt.len() + (1 << 16)));
@@ -50,6 +57,7 @@ impl<'m> Plain<'m> {
         Ok(Self {
             sequences: (0..count).map(|_| sequence()).collect(),
             guidance,
+            dola,
             sampler: Sampler::new(&core.config),
             steps: Vec::with_capacity(core.work.wanted()),
             started,
@@ -117,7 +125,13 @@ impl<'m> Plain<'m> {
                 batch.push(step(if behind_prompt { &context[context.len() - 1..] } else { last }, other));
             }
         }
-        model.forward(&mut batch, &mut core.work);
+        if let Some(dola) = &mut self.dola {
+            let tokens = batch.len();
+            model.forward_probed(&mut batch, &mut core.work, dola);
+            dola.predict(model, tokens);
+        } else {
+            model.forward(&mut batch, &mut core.work);
+        }
         self.steps = recycled(batch);
         Ok(())
     }
@@ -131,14 +145,15 @@ impl<'m> Plain<'m> {
     ) -> Result<GeneratedToken, GenerateError> {
         let Sequence { tokens, finish, .. } = &mut self.sequences[index];
         let position = tokens.len();
-        let normaliser = match &self.guidance {
-            None => core.process(row, index, tokens)?,
-            Some(guidance) => {
-                core.process_changed(row, index, tokens, |model, work, normaliser, scores| {
-                    guidance.apply(model, work, row, normaliser, scores);
-                })?
+        let (guidance, dola) = (&self.guidance, &mut self.dola);
+        let normaliser = core.process_changed(row, index, tokens, |model, work, normaliser, scores| {
+            if let Some(guidance) = guidance {
+                guidance.apply(model, work, row, normaliser, scores);
             }
-        };
+            if let Some(dola) = dola {
+                dola.apply(model, row, normaliser, scores);
+            }
+        })?;
         let id = self.sampler.choose(&core.scores, index, position)?;
         let context = Context { tokens, prompt: core.prompt.len(), sequence: index };
         core.chain.chosen(&context, &core.scores, id);

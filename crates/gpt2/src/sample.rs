@@ -85,13 +85,24 @@ pub(crate) struct Noise(u64);
 
 impl Noise {
     pub(crate) fn new(seed: u64, sequence: usize, position: usize) -> Self {
-        Self(mix(mix(mix(seed) ^ sequence as u64) ^ position as u64))
+        Self(key(mix(seed), sequence, position))
     }
 
     /// A token's draw from the standard Gumbel distribution.
     pub(crate) fn gumbel(self, token: u32) -> f64 {
         -ln(-ln(uniform(self.0, token.into())))
     }
+}
+
+/// A number strictly between 0 and 1 for a position of a sequence, that has nothing to do with those that draw its
+/// token, nor with those of another domain.
+pub(crate) fn noise(domain: u64, seed: u64, sequence: usize, position: usize) -> f64 {
+    uniform(key(mix(mix(seed) ^ domain), sequence, position), 0)
+}
+
+/// The key of a position's noise.
+fn key(seed: u64, sequence: usize, position: usize) -> u64 {
+    mix(mix(seed ^ sequence as u64) ^ position as u64)
 }
 
 /// A number strictly between 0 and 1: SplitMix64's output number `counter` for the state `key`

@@ -197,7 +197,8 @@ fn a_scale_of_one_and_the_prompt_itself_as_negative_change_no_choice() {
     let itself = model.generate(&[9, 8, 7]).config(config).negative_prompt(&[9, 8, 7]);
     let itself: Vec<GeneratedToken> =
         itself.tokens().expect("generation").map(|t| t.expect("finite")).collect();
-    let choices = |tokens: &[GeneratedToken]| -> Vec<(u32, f32)> { tokens.iter().map(|t| (t.id, t.logprob)).collect() };
+    let choices =
+        |tokens: &[GeneratedToken]| -> Vec<(u32, f32)> { tokens.iter().map(|t| (t.id, t.logprob)).collect() };
     assert_eq!(choices(&itself), choices(&plain));
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::chain::Chain;
+use super::chain::{Chain, Place, Setup};
 use super::config::{GenerationConfig, Overflow};
 use super::request::{Criterion, Generate};
 use super::{FinishReason, GenerateError, guidance};
@@ -10,7 +10,7 @@ use crate::cache::KvCache;
 use crate::model::{Model, StepError};
 use crate::predict::{PREFILL_CHUNK, normaliser, prefill_probed};
 use crate::probe::Probe;
-use crate::process::{Context, Scores};
+use crate::process::{Context, PrefixAllowedTokens, Scores};
 use crate::tokenizer::Tokenizer;
 use crate::workspace::Workspace;
 
@@ -85,7 +85,7 @@ impl<'m> Core<'m> {
         probe: impl FnOnce(&'m Model, usize) -> P,
     ) -> Result<(Self, KvCache, P), GenerateError> {
         let begin = Instant::now();
-        let Generate { model, tokenizer, mut prompt, negative_prompt, config, processors, criteria } =
+        let Generate { model, tokenizer, mut prompt, negative_prompt, config, processors, allowed, criteria } =
             request;
         if config.stop_strings.is_some() && tokenizer.is_none() {
             return Err(GenerateError::NoTokenizer("stop_strings"));
@@ -100,16 +100,22 @@ impl<'m> Core<'m> {
         let unconditional = guidance::context(model, &config, &prompt, negative_prompt)?;
         let other = unconditional.as_ref().map_or(0, Vec::len);
         let limit = limit(model, &config, prompt.len(), other)?;
-        let mut chain = Chain::new(&config);
+        let vocabulary = model.config().vocab_size;
+        let eos_token_ids =
+            config.eos_token_id.clone().unwrap_or_else(|| model.config().eos_token_ids.clone());
+        let total_tokens = limit.tokens;
+        let setup = Setup { eos_token_ids: &eos_token_ids, total_tokens, vocabulary, tokenizer };
+        let mut chain = Chain::new(&config, &setup)?;
+        if let Some(allowed) = allowed {
+            let allowed = PrefixAllowedTokens::new(allowed, config.beams());
+            chain.add(Place::PrefixAllowedTokens, Box::new(allowed));
+        }
         processors.into_iter().for_each(|processor| chain.add_custom(processor));
         let mut work = Workspace::new(model, prompt.len().min(PREFILL_CHUNK).max(rows), rows);
         let mut cache = KvCache::new(model);
         let start = window(&config, prompt.len(), model.config().n_positions);
         let mut probe = probe(model, work.tokens());
         prefill_probed(model, &prompt[start..], &mut cache, &mut work, &mut probe)?;
-        let vocabulary = model.config().vocab_size;
-        let eos_token_ids =
-            config.eos_token_id.clone().unwrap_or_else(|| model.config().eos_token_ids.clone());
         // An hour of no end is as good as one of a thousand years, which an `Instant` need not hold.
         let deadline =
             config.max_time.and_then(|seconds| begin.checked_add(Duration::try_from_secs_f64(seconds).ok()?));

@@ -172,7 +172,7 @@ mod tests {
     fn halves_are_the_layers_that_transformers_takes() {
         let of = |n_layer: usize, tied: bool, half: DolaHalf| {
             let json = format!(
-                r#"{{"vocab_size": 10, "n_positions": 8, "n_embd": 4, "n_head": 1, "n_layer": {n_layer},
+                r#"{{"model_type": "gpt2", "vocab_size": 10, "n_positions": 8, "n_embd": 4, "n_head": 1, "n_layer": {n_layer},
                     "tie_word_embeddings": {tied}}}"#
             );
             layers(&Config::from_json(json.as_bytes()).expect("config"), &DolaLayers::Half(half)).ok()

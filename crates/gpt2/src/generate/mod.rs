@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+pub use chain::{Chain, Setup};
 pub use check::Idle;
 pub use config::{
     DolaHalf, DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, Overflow, Rng, SamplerName,
@@ -95,7 +96,7 @@ pub struct Generation<'m> {
 
 /// How texts are searched for.
 enum Mode<'m> {
-    Plain(Plain<'m>),
+    Plain(Box<Plain<'m>>),
     Beams(Beams<'m>),
     Contrastive(Box<Contrastive<'m>>),
 }
@@ -119,7 +120,7 @@ impl<'m> Generation<'m> {
             let rows = sequences * if request.config.guides() { 2 } else { 1 };
             let dola = Dola::new(request.model, &request.config)?;
             let (mut core, cache) = Core::new(request, rows)?;
-            let mode = Mode::Plain(Plain::new(&mut core, cache, dola)?);
+            let mode = Mode::Plain(Box::new(Plain::new(&mut core, cache, dola)?));
             (core, mode)
         };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };

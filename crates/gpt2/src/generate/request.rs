@@ -4,7 +4,7 @@ use super::config::GenerationConfig;
 use super::text::{Completion, TextGeneration};
 use super::{GenerateError, Generation};
 use crate::model::Model;
-use crate::process::{Context, Processor};
+use crate::process::{Allowed, Context, Processor};
 use crate::tokenizer::Tokenizer;
 
 /// Decides after every token whether a text ends with it.
@@ -22,6 +22,7 @@ pub struct Generate<'m> {
     pub(super) negative_prompt: Option<Vec<u32>>,
     pub(super) config: GenerationConfig,
     pub(super) processors: Vec<Box<dyn Processor>>,
+    pub(super) allowed: Option<Allowed>,
     pub(super) criteria: Vec<Criterion<'m>>,
 }
 
@@ -49,6 +50,7 @@ impl Model {
             negative_prompt: None,
             config: GenerationConfig::default(),
             processors: Vec::new(),
+            allowed: None,
             criteria: Vec::new(),
         }
     }
@@ -133,6 +135,18 @@ impl<'m> Generate<'m> {
     /// behind those added before it; if it has the name of one of the library's, it stands in for that.
     pub fn processor(mut self, processor: impl Processor + 'static) -> Self {
         self.processors.push(Box::new(processor));
+        self
+    }
+
+    /// Leaves only the tokens that a function of the text so far allows: transformers' `prefix_allowed_tokens_fn`.
+    ///
+    /// If all that it allows is ruled out by other settings, it is let in again, as in transformers; with several beams
+    /// the beam ends instead. If it allows nothing, generating ends with an error.
+    pub fn prefix_allowed_tokens_fn(
+        mut self,
+        allowed: impl FnMut(&Context<'_>) -> Vec<u32> + Send + 'static,
+    ) -> Self {
+        self.allowed = Some(Box::new(allowed));
         self
     }
 

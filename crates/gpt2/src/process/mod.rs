@@ -3,15 +3,47 @@
 //! Processors change [`Scores`] in place, one after the other, in transformers' order; see
 //! [`GenerationConfig`](crate::generate::GenerationConfig). A token that is ruled out has the score `-inf`.
 
+mod allowed;
+mod bias;
+mod cutoff;
+mod distribution;
+mod dry;
+mod length;
+mod min_p;
+mod mirostat;
+mod ngram;
+mod normalize;
+mod penalty;
 mod scores;
+mod suppress;
 mod temperature;
+mod top_h;
 mod top_k;
+mod top_n_sigma;
 mod top_p;
+mod typical_p;
+mod xtc;
 
+pub(crate) use allowed::Allowed;
+pub use allowed::PrefixAllowedTokens;
+pub use bias::SequenceBias;
+pub use cutoff::{EpsilonCutoff, EtaCutoff};
+pub use dry::Dry;
+pub use length::{ExponentialDecayLengthPenalty, ForcedTokens, MinLength};
+pub use min_p::MinP;
+pub use mirostat::Mirostat;
+pub use ngram::NoRepeatNgram;
+pub use normalize::{RemoveInvalidValues, RenormalizeLogits};
+pub use penalty::{EncoderRepetitionPenalty, FrequencyPenalty, RepetitionPenalty};
 pub use scores::Scores;
-pub use temperature::Temperature;
+pub use suppress::SuppressTokens;
+pub use temperature::{DynamicTemperature, Temperature};
+pub use top_h::TopH;
 pub use top_k::TopK;
+pub use top_n_sigma::TopNSigma;
 pub use top_p::TopP;
+pub use typical_p::TypicalP;
+pub use xtc::Xtc;
 
 /// One step of the chain between the logits and the choice of a token.
 ///

@@ -23,8 +23,12 @@ impl TopK {
         Self { k, highest: Vec::new() }
     }
 
-    /// The k-th highest score of those left, or `-inf` if there are no more than k.
-    fn threshold(&mut self, scores: &Scores) -> f32 {
+    pub(super) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The k-th highest score of those left, or `-inf` if there are fewer than k.
+    pub(super) fn threshold(&mut self, scores: &Scores) -> f32 {
         let heap = &mut self.highest;
         heap.clear();
         let k = self.k;

@@ -14,6 +14,7 @@ use super::{Context, Processor, Scores};
 pub struct TopP {
     /// `1 - p`, subtracted in `f64` and compared in `f32`, as Python and torch do.
     rest: f32,
+    least: usize,
     /// The tokens not yet ruled out: score and id, ascending.
     ascending: Vec<(f32, u32)>,
 }
@@ -26,7 +27,17 @@ impl TopP {
     #[must_use]
     pub fn new(p: f64) -> Self {
         assert!((0.0..=1.0).contains(&p), "top_p {p}");
-        Self { rest: (1.0 - p) as f32, ascending: Vec::new() }
+        Self { rest: (1.0 - p) as f32, least: 1, ascending: Vec::new() }
+    }
+
+    /// Always keeps this many of the most probable tokens, 1 if not called.
+    ///
+    /// # Panics
+    /// Panics if it is zero.
+    #[must_use]
+    pub fn keeping(self, least: usize) -> Self {
+        assert!(least > 0, "top_p that keeps nothing");
+        Self { least, ..self }
     }
 }
 
@@ -41,10 +52,11 @@ impl Processor for TopP {
         // Adding zero makes -0 equal to 0, in the order too.
         scores.candidates(|id, score| ascending.push((score + 0.0, id)));
         ascending.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let Some((&(max, _), below)) = ascending.split_last() else { return };
+        let Some(&(max, _)) = ascending.last() else { return };
         let total: f64 = ascending.iter().map(|&(score, _)| f64::from(exp(score - max))).sum();
         let mut sum = 0.0f64;
-        for &(score, id) in below {
+        let below = ascending.len().saturating_sub(self.least);
+        for &(score, id) in &ascending[..below] {
             sum += f64::from((f64::from(exp(score - max)) / total) as f32);
             if sum as f32 > self.rest {
                 return;

@@ -102,8 +102,9 @@ impl Chain {
         chain.add_dry(config, setup.tokenizer)?;
         chain.add_constraints(config, &eos, setup.total_tokens);
         if config.samples() {
-            // With several beams there must be something to go on with beside every end.
-            let least = if config.beams() > 1 { setup.eos_token_ids.len() + 1 } else { 1 };
+            // With several beams there must be something to go on with beside every end; as in transformers, one end
+            // is allowed for where there is none.
+            let least = if config.beams() > 1 { setup.eos_token_ids.len().max(1) + 1 } else { 1 };
             chain.add_samplers(config, least);
         }
         if config.renormalize_logits == Some(true) {

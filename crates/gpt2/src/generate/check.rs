@@ -183,6 +183,20 @@ impl GenerationConfig {
         let greedy = !samples;
         let set = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
         let mirostat = self.mirostat.is_some_and(|version| version > 0);
+        let truncating = [
+            ("top_k", self.top_k.is_some_and(|k| k != 50 && k != 0)),
+            ("top_p", set(self.top_p, 1.0)),
+            ("min_p", set(self.min_p, 0.0)),
+            ("top_h", self.top_h.is_some()),
+            ("typical_p", set(self.typical_p, 1.0)),
+            ("epsilon_cutoff", set(self.epsilon_cutoff, 0.0)),
+            ("eta_cutoff", set(self.eta_cutoff, 0.0)),
+            ("xtc_probability", set(self.xtc_probability, 0.0)),
+            ("top_n_sigma", self.top_n_sigma.is_some_and(|n| n > 0.0)),
+        ];
+        let truncating = truncating.map(|(setting, set)| {
+            (setting, !greedy && mirostat && set, "`mirostat` says how many tokens to draw from")
+        });
         let idle = [
             ("temperature", greedy && self.temperature.is_some_and(|t| t != 1.0 && t != 0.0), sampling),
             ("top_k", greedy && !contrasts && self.top_k.is_some_and(|k| k != 50 && k != 0), sampling),
@@ -231,6 +245,7 @@ impl GenerationConfig {
             ("mirostat_eta", self.mirostat_eta.is_some() && !mirostat, "`mirostat` is 0"),
         ];
         idle.into_iter()
+            .chain(truncating)
             .filter(|&(_, idle, _)| idle)
             .map(|(setting, _, reason)| Idle { setting, reason })
             .collect()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the golden files (their format: testdata/golden/README.md).
 
-    make.py OUT_DIR                     tiny checkpoints, filters, modes of decoding
+    make.py OUT_DIR                     tiny checkpoints, filters, modes of decoding, processors
     make.py OUT_DIR --demo MODEL_DIR    the demo model's files and the tokenizer's
 """
 import argparse
@@ -12,8 +12,9 @@ import torch
 from beams import make_beams
 from demo import make_demo
 from filters import make_filters
-from seeds import make_seeds
 from modes import make_modes
+from processors import make_processors
+from seeds import make_seeds
 from texts import make_tokenizer
 from tiny import CASES, make_case
 
@@ -38,6 +39,7 @@ def main() -> None:
         make_filters(args.out)
         make_beams(args.out)
         make_modes(args.out)
+        make_processors(args.out)
 
 
 if __name__ == "__main__":

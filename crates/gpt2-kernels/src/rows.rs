@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! row 0  x x x x x x x x x x . . . . . .   width: what has a meaning
-//! row 1  x x x x x x x x x x . . . . . .   stride: width rounded up to a panel, so that
-//! row 2  x x x x x x x x x x . . . . . .           kernels always write whole panels
+//! row 1  x x x x x x x x x x . . . . . .   stride: width rounded up to whole panels, so that
+//! row 2  x x x x x x x x x x . . . . . .           kernels write nothing else, an odd number of them
 //! ```
+//! Rows that lie a multiple of 4 KiB apart, or half of one, would compete for the same few lines of a cache when a
+//! panel of many is written. An odd number of panels spreads them over all lines.
 
 use crate::{AlignedVec, PANEL};
 
@@ -128,7 +130,7 @@ impl RowBuffer {
     /// Panics if the number of values overflows.
     #[must_use]
     pub fn new(capacity: usize, width: usize) -> Self {
-        let stride = width.next_multiple_of(PANEL);
+        let stride = (width.div_ceil(PANEL) | 1) * PANEL;
         let length =
             capacity.checked_mul(stride).expect("the number of values of a buffer must fit in usize");
         Self { data: AlignedVec::zeroed(length), capacity, width, stride }

@@ -74,11 +74,11 @@ pub fn matmul(
     // SAFETY, for every call of the table below: the machine has this row's instructions, for the table gives
     // out no other, and `Part::each` makes valid tiles.
     match matrix.panels() {
-        Panels::F32(data) => job.run(floats, data, usize::MAX, out, |part| {
+        Panels::F32(data) => job.run(floats, data, usize::MAX, out, enough, |part| {
             // SAFETY: see above.
             part.each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
         }),
-        Panels::Bf16(data) => job.run(floats, data, WIDE_PIECE, out, |part| {
+        Panels::Bf16(data) => job.run(floats, data, WIDE_PIECE, out, enough, |part| {
             if part.rows <= ROWS_PER_PASS {
                 // SAFETY: see above.
                 return part.each(|tile| unsafe { (kernels.accumulate_bf16)(tile) });
@@ -89,14 +89,21 @@ pub fn matmul(
             // SAFETY: see above.
             part.with_weights(wide).each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
         }),
-        Panels::Int8(data) => job.run(quantized, data, usize::MAX, out, |part| {
-            // SAFETY: see above.
-            part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
-        }),
-        Panels::Int6(data) => job.run(quantized, data, INT8_PIECE, out, |part| {
+        Panels::Int8(data) => job.run(
+            quantized,
+            data,
+            usize::MAX,
+            out,
+            |_| ROWS_PER_TURN + 1,
+            |part| {
+                // SAFETY: see above.
+                part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
+            },
+        ),
+        Panels::Int6(data) => job.run(quantized, data, INT8_PIECE, out, enough, |part| {
             part.multiply_or_expand(kernels.accumulate_int6, kernels.expand_int6, scratch);
         }),
-        Panels::Int4(data) => job.run(quantized, data, INT8_PIECE, out, |part| {
+        Panels::Int4(data) => job.run(quantized, data, INT8_PIECE, out, enough, |part| {
             part.multiply_or_expand(kernels.accumulate_int4, kernels.expand_int4, scratch);
         }),
     }
@@ -118,11 +125,15 @@ fn parts(cpu: &Cpu, rows: usize, panels: usize) -> usize {
     wanted.min(rows / ROWS_PER_PART).max(1)
 }
 
-/// What to fetch while rows are multiplied with weights. Where they are enough for the weights behind to be read
+/// What to fetch while rows are multiplied with weights. Where they are `enough` for the weights behind to be read
 /// meanwhile, and a cache holds both, it is those: memory is busy all the time then.
-fn fetch<W>(rows: usize, weights: &[W]) -> Fetch {
-    let enough = if size_of_val(weights) <= SMALL_PANEL { ROWS_PER_PASS + 1 } else { ROWS_AT_LEISURE };
+fn fetch<W>(rows: usize, weights: &[W], enough: usize) -> Fetch {
     if rows < enough { Fetch::these(weights) } else { Fetch::behind(weights) }
+}
+
+/// How many rows those are where a few go over all the weights before the next ones do.
+fn enough<W>(weights: &[W]) -> usize {
+    if size_of_val(weights) <= SMALL_PANEL { ROWS_PER_PASS + 1 } else { ROWS_AT_LEISURE }
 }
 
 /// A product, its tasks dealt out.
@@ -144,6 +155,7 @@ impl Job<'_> {
         data: &AlignedVec<W>,
         piece: usize,
         mut out: RowsMut<'_>,
+        enough: impl Fn(&[W]) -> usize + Sync,
         multiply: impl Fn(&Part<'_, X, W>) + Sync,
     ) {
         let &Self { cpu, matrix, parts, epilogue, shares } = self;
@@ -169,7 +181,7 @@ impl Job<'_> {
                     x_stride,
                     rows,
                     weights,
-                    fetch: fetch(rows, weights),
+                    fetch: fetch(rows, weights, enough(weights)),
                     target: &target,
                     out: first * out_stride + panel * PANEL,
                     out_stride,

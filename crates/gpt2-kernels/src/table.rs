@@ -107,14 +107,30 @@ impl Fetch {
         Self { start: self.start.wrapping_add(from * LINE), lines: to - from, ..self }
     }
 
-    /// Calls `fetch` for the lines that are due, after one of `steps` steps; `due` starts at zero.
+    /// Spreads the lines over some steps.
+    pub(crate) fn steps(self, steps: usize) -> Steps {
+        Steps { start: self.start, lines: self.lines, steps, due: 0 }
+    }
+}
+
+/// Lines to be fetched in some steps.
+pub(crate) struct Steps {
+    start: *const u8,
+    lines: usize,
+    steps: usize,
+    /// Lines that are due, times the number of steps.
+    due: usize,
+}
+
+impl Steps {
+    /// Calls `fetch` for the lines that are due, after one of the steps.
     #[inline(always)]
-    pub(crate) fn step(&mut self, due: &mut usize, steps: usize, fetch: impl Fn(*const u8)) {
-        *due += self.lines;
-        while *due >= steps {
+    pub(crate) fn step(&mut self, fetch: impl Fn(*const u8)) {
+        self.due += self.lines;
+        while self.due >= self.steps {
             fetch(self.start);
             self.start = self.start.wrapping_add(LINE);
-            *due -= steps;
+            self.due -= self.steps;
         }
     }
 }

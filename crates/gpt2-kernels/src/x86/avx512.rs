@@ -125,7 +125,7 @@ unsafe fn accumulate<W>(tile: &Tile<'_, f32, W>, load: impl Fn(&W, usize) -> __m
 unsafe fn accumulate_rows<const M: usize, W>(
     tile: &Tile<'_, f32, W>,
     first: usize,
-    mut fetch: Fetch,
+    fetch: Fetch,
     load: &impl Fn(&W, usize) -> __m512,
 ) {
     let x: [*const f32; M] = std::array::from_fn(|r| tile.x(first + r));
@@ -137,9 +137,9 @@ unsafe fn accumulate_rows<const M: usize, W>(
             *sum = unsafe { _mm512_loadu_ps(out.add(16 * lane)) };
         }
     }
-    let mut due = 0;
+    let mut fetch = fetch.steps(tile.panel.len());
     for (k, weights) in tile.panel.iter().enumerate() {
-        fetch.step(&mut due, tile.panel.len(), |line| _mm_prefetch::<_MM_HINT_T0>(line.cast()));
+        fetch.step(|line| _mm_prefetch::<_MM_HINT_T0>(line.cast()));
         let mut lanes = [_mm512_setzero_ps(); WIDTH];
         for (lane, weight) in lanes.iter_mut().enumerate() {
             *weight = load(weights, lane);

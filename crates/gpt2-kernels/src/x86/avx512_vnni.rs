@@ -17,7 +17,7 @@ use super::avx512;
 use crate::PANEL;
 use crate::limits::{self, OUTPUTS, Sums};
 use crate::quant::{Int4Block, Int6Block, Int8Block, LEVELS, QuantizedBlock};
-use crate::table::{Fetch, Kernels, Tile};
+use crate::table::{Kernels, Steps, Tile};
 
 static KERNELS: Kernels = Kernels {
     name: "avx512-vnni",
@@ -35,8 +35,9 @@ pub(crate) fn kernels() -> Option<&'static Kernels> {
     (avx512::kernels().is_some() && is_x86_feature_detected!("avx512vnni")).then_some(&KERNELS)
 }
 
-/// Rows computed together at most.
-const ROWS: usize = 6;
+/// Blocks that all rows are multiplied with before the next ones are: with as much that was fetched ahead, and the
+/// rows of x and out, they take little more than half of a cache of 48 KiB.
+const NEAR: usize = 4;
 /// Registers in a panel.
 const WIDTH: usize = 4;
 /// Groups of four inputs in a block.
@@ -58,7 +59,7 @@ unsafe fn accumulate_int8(tile: &Tile<'_, QuantizedBlock, Int8Block>) {
         [group(2 * step), group(2 * step + 1)]
     };
     // SAFETY: by this function's own conditions.
-    unsafe { accumulate::<128, _>(tile, load, |block| &block.scales) }
+    unsafe { accumulate::<6, 128, _>(tile, load, |block| &block.scales) }
 }
 
 /// # Safety
@@ -77,7 +78,7 @@ unsafe fn accumulate_int4(tile: &Tile<'_, QuantizedBlock, Int4Block>) {
         [low, high]
     };
     // SAFETY: by this function's own conditions.
-    unsafe { accumulate::<128, _>(tile, load, |block| &block.scales) }
+    unsafe { accumulate::<4, 128, _>(tile, load, |block| &block.scales) }
 }
 
 /// # Safety
@@ -97,52 +98,65 @@ unsafe fn accumulate_int6(tile: &Tile<'_, QuantizedBlock, Int6Block>) {
         [first, second]
     };
     // SAFETY: by this function's own conditions.
-    unsafe { accumulate::<32, _>(tile, load, |block| &block.scales) }
+    unsafe { accumulate::<4, 32, _>(tile, load, |block| &block.scales) }
 }
 
-/// `load` gives the two groups `2 * step` and `2 * step + 1` of a block, ZERO added to every weight.
+/// Multiplies all rows, at most MOST at once, with a few blocks before the next ones: the blocks stay in the nearest
+/// cache meanwhile, and come from memory at an even pace. `load` gives the two groups `2 * step` and `2 * step + 1`
+/// of a block, ZERO added to every weight.
 ///
 /// # Safety
 /// The machine must have AVX-512 BW and VNNI, and the tile must be valid.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
-unsafe fn accumulate<const ZERO: i32, W>(
+unsafe fn accumulate<const MOST: usize, const ZERO: i32, W>(
     tile: &Tile<'_, QuantizedBlock, W>,
     load: impl Fn(&W, usize) -> [Lanes; 2],
     scales: impl Fn(&W) -> &[f16; PANEL],
 ) {
-    for (first, rows, fetch) in tile.groups(ROWS) {
-        // SAFETY: `first + rows` is at most `tile.rows`, and the tile is valid.
-        unsafe {
-            match rows {
-                1 => accumulate_rows::<1, ZERO, W>(tile, first, fetch, &load, &scales),
-                2 => accumulate_rows::<2, ZERO, W>(tile, first, fetch, &load, &scales),
-                3 => accumulate_rows::<3, ZERO, W>(tile, first, fetch, &load, &scales),
-                4 => accumulate_rows::<4, ZERO, W>(tile, first, fetch, &load, &scales),
-                5 => accumulate_rows::<5, ZERO, W>(tile, first, fetch, &load, &scales),
-                _ => accumulate_rows::<ROWS, ZERO, W>(tile, first, fetch, &load, &scales),
+    let mut fetch = tile.fetch.steps(tile.panel.len() * tile.groups(MOST).count());
+    let near = if tile.rows <= MOST { tile.panel.len().max(1) } else { NEAR };
+    for (index, panel) in tile.panel.chunks(near).enumerate() {
+        for (first, rows, _) in tile.groups(MOST) {
+            let tile = Tile {
+                x: tile.x(first).wrapping_add(index * near),
+                rows,
+                panel,
+                out: tile.out(first),
+                ..*tile
+            };
+            // SAFETY: these are some of the rows, blocks and outputs of the tile, which is valid.
+            unsafe {
+                match rows {
+                    1 => accumulate_rows::<1, ZERO, W>(&tile, &mut fetch, &load, &scales),
+                    2 => accumulate_rows::<2, ZERO, W>(&tile, &mut fetch, &load, &scales),
+                    3 => accumulate_rows::<3, ZERO, W>(&tile, &mut fetch, &load, &scales),
+                    5 if MOST > 4 => accumulate_rows::<5, ZERO, W>(&tile, &mut fetch, &load, &scales),
+                    6 if MOST > 5 => accumulate_rows::<6, ZERO, W>(&tile, &mut fetch, &load, &scales),
+                    _ => accumulate_rows::<4, ZERO, W>(&tile, &mut fetch, &load, &scales),
+                }
             }
         }
     }
 }
 
 /// # Safety
-/// The machine must have AVX-512 BW and VNNI; rows `first..first + M` of the tile must be valid.
+/// The machine must have AVX-512 BW and VNNI, and the tile, which has M rows, must be valid.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,fma")]
 unsafe fn accumulate_rows<const M: usize, const ZERO: i32, W>(
     tile: &Tile<'_, QuantizedBlock, W>,
-    first: usize,
-    mut fetch: Fetch,
+    fetch: &mut Steps,
     load: &impl Fn(&W, usize) -> [Lanes; 2],
     scales: &impl Fn(&W) -> &[f16; PANEL],
 ) {
-    let out: [*mut f32; M] = std::array::from_fn(|r| tile.out(first + r));
-    let mut due = 0;
+    // Hidden from the compiler, which would unroll the loop and then run out of registers.
+    let steps = std::hint::black_box(GROUPS / 2);
+    let out: [*mut f32; M] = std::array::from_fn(|r| tile.out(r));
     for (index, block) in tile.panel.iter().enumerate() {
-        fetch.step(&mut due, tile.panel.len(), |line| _mm_prefetch::<_MM_HINT_T0>(line.cast()));
+        fetch.step(|line| _mm_prefetch::<_MM_HINT_T0>(line.cast()));
         // SAFETY: `index` is below `panel.len()`, the length of a row of x.
-        let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(first + r).add(index) });
+        let x: [&QuantizedBlock; M] = std::array::from_fn(|r| unsafe { &*tile.x(r).add(index) });
         let mut dots: [Lanes; M] = std::array::from_fn(|r| [_mm512_set1_epi32(-ZERO * x[r].sum); WIDTH]);
-        for step in 0..GROUPS / 2 {
+        for step in 0..steps.min(GROUPS / 2) {
             for (half, weights) in load(block, step).into_iter().enumerate() {
                 for (dots, x) in dots.iter_mut().zip(&x) {
                     let x = x.values.as_chunks::<4>().0[2 * step + half].map(|x| x as u8);

@@ -251,13 +251,12 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (partial, &x) in partials.iter_mut().zip(rest) {
         *partial += f(x);
     }
-    tree(partials, |a, b| a + b)
+    tree_of_sums(&partials)
 }
 
 /// The largest element; NaN is never larger, so a row of NaN has `-inf`.
 #[inline(always)]
 fn max(x: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut partials = [f32::NEG_INFINITY; PARTIALS];
     let (lanes, rest) = x.as_chunks::<PARTIALS>();
     for lane in lanes {
@@ -268,7 +267,24 @@ fn max(x: &[f32]) -> f32 {
     for (partial, &x) in partials.iter_mut().zip(rest) {
         *partial = larger(*partial, x);
     }
-    tree(partials, larger)
+    tree_of_largest(&partials)
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+/// A function of its own, and so is the next: where the compiler sees both the tree and the loop before it, it cuts the
+/// partials of the loop into the pairs that the tree ends with.
+#[inline(never)]
+fn tree_of_largest(partials: &[f32; PARTIALS]) -> f32 {
+    tree(*partials, larger)
+}
+
+#[inline(never)]
+fn tree_of_sums(partials: &[f32; PARTIALS]) -> f32 {
+    tree(*partials, |a, b| a + b)
 }
 
 /// Folds sixteen partials: lane i takes lane i + 8, then i + 4, i + 2, i + 1.

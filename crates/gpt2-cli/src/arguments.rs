@@ -125,6 +125,8 @@ impl Dtype {
 pub(crate) enum KvDtype {
     F32,
     F16,
+    /// 8.75 bits
+    Int8,
 }
 
 impl KvDtype {
@@ -133,6 +135,7 @@ impl KvDtype {
         match self {
             Self::F32 => CacheFormat::F32,
             Self::F16 => CacheFormat::F16,
+            Self::Int8 => CacheFormat::Int8,
         }
     }
 }

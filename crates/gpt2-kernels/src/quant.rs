@@ -89,6 +89,32 @@ unsafe impl Plain for Int4Block {}
 // SAFETY: 32 bytes, 4 and 4, as above.
 unsafe impl Plain for QuantizedBlock {}
 
+impl QuantizedBlock {
+    pub(crate) const ZERO: Self = Self { values: [0; BLOCK], scale: 0.0, sum: 0 };
+}
+
+impl Int8Block {
+    /// Makes a row that was turned and rounded the weights of one output, for other such rows to be multiplied with.
+    #[inline]
+    pub(crate) fn set_output(&mut self, output: usize, row: &QuantizedBlock) {
+        for (group, values) in self.values.iter_mut().zip(row.values.as_chunks::<GROUP>().0) {
+            group[output] = values.map(|value| value.cast_unsigned().wrapping_add(128));
+        }
+        // Both sides were turned by H, and H · H is 32.
+        let scale = f16::from_f32(row.scale * (1.0 / BLOCK as f32));
+        self.scales[output] = if scale.is_infinite() { f16::NAN } else { scale };
+    }
+
+    /// Rounds `weights * inverse` to the weights of one input. Their scales are one: all is in that of the input.
+    #[inline]
+    pub(crate) fn set_input(&mut self, input: usize, weights: &[f32], inverse: f32) {
+        for (group, &weight) in self.values[input / GROUP].iter_mut().zip(weights) {
+            group[input % GROUP] = (round_times(weight, inverse) + 128) as u8;
+        }
+        self.scales = [f16::ONE; PANEL];
+    }
+}
+
 /// A part of a matrix: 32 inputs of 64 outputs.
 pub(crate) type Part = [[f32; PANEL]; BLOCK];
 
@@ -150,17 +176,42 @@ pub(crate) fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
 #[inline(always)]
 fn quantize_block(mut x: [f32; BLOCK], out: &mut QuantizedBlock) {
     turn(&mut x);
-    // As integers, magnitudes are ordered as their values are, with infinity and NaN on top.
-    let largest = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
-    let (inverse, scale) = inverse_and_scale(f32::from_bits(largest));
+    round_block(&x, out);
+}
+
+/// Rounds a row of whole blocks as it is, without turning it; else as [`quantize`].
+#[inline(always)]
+pub(crate) fn round_row(x: &[f32], out: &mut [QuantizedBlock]) {
+    debug_assert_eq!(x.len(), out.len() * BLOCK);
+    for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out) {
+        round_block(x, out);
+    }
+}
+
+#[inline(always)]
+fn round_block(x: &[f32; BLOCK], out: &mut QuantizedBlock) {
+    let (inverse, scale) = inverse_and_scale(largest_magnitude(x));
     let mut sum = 0;
-    for (value, x) in out.values.iter_mut().zip(x) {
-        let rounded = round(if inverse == 0.0 { 0.0 } else { x * inverse });
+    for (value, &x) in out.values.iter_mut().zip(x) {
+        let rounded = round_times(x, inverse);
         *value = rounded as i8;
         sum += rounded;
     }
     out.scale = scale;
     out.sum = sum;
+}
+
+/// The largest magnitude; infinity is above all numbers, and NaN above infinity.
+#[inline(always)]
+pub(crate) fn largest_magnitude(x: &[f32]) -> f32 {
+    // As integers, magnitudes are ordered as their values are.
+    f32::from_bits(x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff)))
+}
+
+/// Rounds `x * inverse`; where there is no inverse, nothing is kept of x.
+#[inline(always)]
+fn round_times(x: f32, inverse: f32) -> i32 {
+    round(if inverse == 0.0 { 0.0 } else { x * inverse })
 }
 
 /// What activations of that largest magnitude are multiplied by to be rounded, and the scale they have then.

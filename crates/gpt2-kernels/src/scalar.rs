@@ -38,6 +38,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     expand_int6: expand,
     expand_int4: expand,
     quantize: quant::quantize,
+    round: quant::round_row,
     pack_int8: quant::pack_int8,
     pack_int6: quant::pack_int6,
     pack_int4: quant::pack_int4,

@@ -60,6 +60,8 @@ pub(crate) struct Thread {
     pub(crate) wide: AlignedVec<[f32; PANEL]>,
     /// Weights of four and six bits in eight: one piece of a panel.
     pub(crate) expanded: AlignedVec<Int8Block>,
+    /// The queries of a group in eight bits, then its weights.
+    pub(crate) rounded: AlignedVec<QuantizedBlock>,
     /// Attention scores of a group of queries, then the group's results.
     pub(crate) scores: AlignedVec,
 }
@@ -71,7 +73,7 @@ pub(crate) const INT8_PIECE: usize = 16;
 
 impl Scratch {
     /// Allocates room for products of up to `rows` rows of up to `inputs` values with matrices of a format, and
-    /// for attention over up to `positions` positions, on all threads of `cpu`.
+    /// for attention with heads of up to `inputs` values over up to `positions` positions, on all threads of `cpu`.
     ///
     /// # Panics
     /// Panics if the number of values overflows.
@@ -89,6 +91,9 @@ impl Scratch {
             Mutex::new(Thread {
                 wide: AlignedVec::zeroed(wide),
                 expanded: AlignedVec::zeroed(expanded),
+                rounded: AlignedVec::zeroed(
+                    attention::QUERIES * positions.max(inputs).div_ceil(quant::BLOCK),
+                ),
                 scores: AlignedVec::zeroed(attention::QUERIES * (positions + PANEL)),
             })
         };

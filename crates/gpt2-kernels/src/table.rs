@@ -27,6 +27,7 @@ pub struct Kernels {
     pub(crate) expand_int6: unsafe fn(&[Int6Block], &mut [Int8Block]),
     pub(crate) expand_int4: unsafe fn(&[Int4Block], &mut [Int8Block]),
     pub(crate) quantize: unsafe fn(&[f32], &mut [QuantizedBlock]),
+    pub(crate) round: unsafe fn(&[f32], &mut [QuantizedBlock]),
     pub(crate) pack_int8: unsafe fn(&Part, &mut Int8Block),
     pub(crate) pack_int6: unsafe fn(&Part, &mut Int6Block),
     pub(crate) pack_int4: unsafe fn(&Part, &mut Int4Block),

@@ -291,13 +291,13 @@ fn attend(cpu: &Cpu, shape: CacheShape, pieces: &[usize], qkv: &RowBuffer) -> Ro
     let total: usize = pieces.iter().sum();
     let mut blocks: Vec<_> =
         (0..total.div_ceil(attention::BLOCK)).map(|_| Arc::new(CacheBlock::new(shape))).collect();
-    let scratch = Scratch::new(cpu, WeightFormat::F32, 0, 0, total);
+    let scratch = Scratch::new(cpu, WeightFormat::F32, 0, shape.head_size, total);
     let mut out = RowBuffer::new(total, shape.channels());
     let layer = Layer { shape, index: shape.layers - 1, scale: 0.3 };
     let mut past = 0;
     for &count in pieces {
         let part = qkv.rows(total).part(past, count, 0, 3 * shape.channels());
-        attention::store((count % 2 == 0).then_some(cpu), layer, &mut blocks, past, part);
+        attention::store(cpu.kernels, (count % 2 == 0).then_some(&cpu.pool), layer, &mut blocks, past, part);
         let mut piece = RowBuffer::new(count, shape.channels());
         let mut batch = Batch::default();
         batch.push(past, count);
@@ -342,8 +342,16 @@ fn attention_equals_scalar_and_does_not_depend_on_chunks() {
 
 #[test]
 fn attention_is_right() {
+    // In eight bits, keys and queries are off by a 254th of their largest magnitude at most, and so are values and
+    // weights: with magnitudes up to 2, as here, that comes to less than a tenth.
+    attention_is_within(CacheFormat::F32, 1e-5);
+    attention_is_within(CacheFormat::F16, 1e-2);
+    attention_is_within(CacheFormat::Int8, 0.1);
+}
+
+fn attention_is_within(format: CacheFormat, tolerance: f64) {
     let cpu = Cpu::new(Kernels::detect(), 2);
-    let shape = CacheShape { layers: 1, heads: 2, head_size: 5, format: CacheFormat::F32 };
+    let shape = CacheShape { layers: 1, heads: 2, head_size: 5, format };
     let mut numbers = Numbers(3);
     let qkv = rows(70, 30, || 2.0 * numbers.uniform());
     let out = attend(&cpu, shape, &[70], &qkv);
@@ -359,7 +367,33 @@ fn attention_is_right() {
             let sum: f64 = scores.iter().sum();
             for d in 0..5 {
                 let value = scores.iter().enumerate().map(|(key, s)| s / sum * part(key, 2, d)).sum::<f64>();
-                assert!((f64::from(out.row(query)[head * 5 + d]) - value).abs() < 1e-5);
+                let error = (f64::from(out.row(query)[head * 5 + d]) - value).abs();
+                assert!(error < tolerance, "{format:?}: off by {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_in_eight_bits_spoils_its_head_from_its_position_on_and_nothing_else() {
+    let (scalar, machines) = machines();
+    let shape = CacheShape { layers: 1, heads: 2, head_size: 40, format: CacheFormat::Int8 };
+    for cpu in machines.iter().chain([&scalar]) {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            // A key, then a value, of the second head at position 70.
+            for third in 1..3 {
+                let mut numbers = Numbers(7);
+                let mut qkv = rows(100, 3 * shape.channels(), || numbers.uniform());
+                qkv.row_mut(70)[third * shape.channels() + 40 + 17] = bad;
+                let out = attend(cpu, shape, &[100], &qkv);
+                for position in 0..100 {
+                    let (first, second) = out.row(position).split_at(40);
+                    assert!(first.iter().all(|x| x.is_finite()), "{cpu:?} {bad} {third} {position}");
+                    assert!(
+                        second.iter().all(|x| x.is_nan() == (position >= 70)),
+                        "{cpu:?} {bad} {third} {position}"
+                    );
+                }
             }
         }
     }
@@ -373,7 +407,14 @@ fn storing_into_a_shared_block_panics() {
     let mut blocks = vec![Arc::new(CacheBlock::new(shape))];
     let _other = blocks.clone();
     let qkv = RowBuffer::new(1, 12);
-    attention::store(Some(&cpu), Layer { shape, index: 0, scale: 1.0 }, &mut blocks, 0, qkv.rows(1));
+    attention::store(
+        cpu.kernels,
+        Some(&cpu.pool),
+        Layer { shape, index: 0, scale: 1.0 },
+        &mut blocks,
+        0,
+        qkv.rows(1),
+    );
 }
 
 #[test]

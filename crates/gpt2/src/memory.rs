@@ -3,6 +3,7 @@
 //! To be asked before a model is loaded. How much memory there is, is the caller's to find out.
 
 use gpt2_kernels::PANEL;
+use gpt2_kernels::attention::BLOCK;
 
 use crate::checkpoint::expected_tensors;
 use crate::config::Config;
@@ -58,14 +59,11 @@ impl MemoryNeed {
         let rows = float(row.saturating_mul(tokens as u64)).saturating_add(float(padded(config.vocab_size)));
         let shape = cache_shape(config, formats.cache);
         // As `CacheShape::block_bytes`, but that sizes which were not checked cannot overflow.
-        let head =
-            padded(shape.head_size).saturating_add(shape.head_size as u64).saturating_mul(PANEL as u64);
-        let position_blocks = config.n_positions.div_ceil(PANEL) as u64;
-        let factors = [shape.layers as u64, shape.heads as u64, shape.format.size() as u64, position_blocks];
+        let factors = [shape.layers, shape.heads, config.n_positions.div_ceil(BLOCK)];
         Self {
             weights: weights.fold(0, u64::saturating_add),
             workspace: rows,
-            cache: factors.into_iter().fold(head, u64::saturating_mul),
+            cache: factors.into_iter().fold(shape.head_bytes(), usize::saturating_mul) as u64,
         }
     }
 

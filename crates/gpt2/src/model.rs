@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use gpt2_kernels::attention::{self, CacheFormat, CacheShape, Layer};
 use gpt2_kernels::ops::{self, Epilogue};
-use gpt2_kernels::{Activation, Cpu, Rows, RowsMut, Scratch, WeightFormat};
+use gpt2_kernels::{Activation, Cpu, Kernels, Pool, Rows, RowsMut, Scratch, WeightFormat};
 use thiserror::Error;
 
 use crate::cache::KvCache;
@@ -166,8 +166,8 @@ impl Model {
             let qkv = qkv.rows(tokens);
             probe.observe(Site::Qkv(index), qkv);
             match &mut *steps {
-                [step] => step.store(Some(cpu), layer, qkv),
-                steps => ops::for_each_mut(cpu, steps, |step| step.store(None, layer, qkv)),
+                [step] => step.store(cpu.kernels, Some(&cpu.pool), layer, qkv),
+                steps => ops::for_each_mut(cpu, steps, |step| step.store(cpu.kernels, None, layer, qkv)),
             }
             let blocks = |step: usize| &steps[step].cache.blocks[..];
             attention::attend(cpu, layer, batch, blocks, qkv, scratch, normed.rows_mut(tokens));
@@ -365,10 +365,10 @@ impl<'a> Step<'a> {
     }
 
     /// Stores the keys and values of one layer, which are among those of the batch.
-    fn store(&mut self, cpu: Option<&Cpu>, layer: Layer, qkv: Rows<'_>) {
+    fn store(&mut self, kernels: &'static Kernels, pool: Option<&Pool>, layer: Layer, qkv: Rows<'_>) {
         let new = qkv.part(self.first_row, self.tokens.len(), 0, qkv.width());
         let past = self.past();
-        attention::store(cpu, layer, &mut self.cache.blocks, past, new);
+        attention::store(kernels, pool, layer, &mut self.cache.blocks, past, new);
     }
 
     fn rows(&self) -> Range<usize> {

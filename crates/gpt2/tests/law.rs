@@ -20,10 +20,15 @@ fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden").join(case)
 }
 
-/// Every format of weights with its usual cache, and the other cache with two of them.
+/// Every format of weights with its usual cache, and other caches with some of them.
 fn formats() -> impl Iterator<Item = Formats> {
-    let (f32, f16) = (CacheFormat::F32, CacheFormat::F16);
-    let others = [(WeightFormat::F32, f16), (WeightFormat::Int8, f32)];
+    let [f32, f16, int8] = CacheFormat::ALL;
+    let others = [
+        (WeightFormat::F32, f16),
+        (WeightFormat::F32, int8),
+        (WeightFormat::Int8, f32),
+        (WeightFormat::Int4, int8),
+    ];
     let others = others.map(|(weights, cache)| Formats { weights, cache });
     WeightFormat::ALL.map(Formats::from).into_iter().chain(others)
 }

@@ -37,6 +37,7 @@ static KERNELS: Kernels = Kernels {
     expand_int6,
     expand_int4,
     quantize,
+    round,
     pack_int8,
     pack_int6,
     pack_int4,
@@ -317,6 +318,11 @@ fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn quantize(x: &[f32], out: &mut [QuantizedBlock]) {
     quant::quantize(x, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn round(x: &[f32], out: &mut [QuantizedBlock]) {
+    quant::round_row(x, out);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -35,6 +35,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     expand_int6: avx2::expand_int6,
     expand_int4: avx2::expand_int4,
     quantize,
+    round,
     pack_int8,
     pack_int6,
     pack_int4,
@@ -186,7 +187,23 @@ fn quantize_block(x: &[f32; quant::BLOCK], out: &mut QuantizedBlock) {
     // SAFETY: the other sixteen.
     let high = unsafe { _mm512_loadu_ps(x.as_ptr().add(16)) };
     let (low, high) = (_mm512_add_ps(low, high), _mm512_sub_ps(low, high));
-    let (low, high) = (turn_lanes(low), turn_lanes(high));
+    round_block(turn_lanes(low), turn_lanes(high), out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn round(x: &[f32], out: &mut [QuantizedBlock]) {
+    for (x, out) in x.as_chunks::<{ quant::BLOCK }>().0.iter().zip(out) {
+        // SAFETY: the first sixteen of 32 floats.
+        let low = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+        // SAFETY: the other sixteen.
+        let high = unsafe { _mm512_loadu_ps(x.as_ptr().add(16)) };
+        round_block(low, high, out);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn round_block(low: __m512, high: __m512, out: &mut QuantizedBlock) {
     let magnitudes = _mm512_max_epi32(magnitudes(low), magnitudes(high));
     let largest = _mm512_reduce_max_epi32(magnitudes).cast_unsigned();
     let (inverse, scale) = quant::inverse_and_scale(f32::from_bits(largest));

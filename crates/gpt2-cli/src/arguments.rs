@@ -53,7 +53,8 @@ pub(crate) struct Options {
     #[arg(value_enum, default_value_t = Dtype::F32)]
     pub(crate) dtype: Dtype,
 
-    /// The number format of the context's keys and values in memory [default: f32 with `--dtype f32`, else f16]
+    /// The number format of the context's keys and values in memory [default: f32 with `--dtype f32`, int8
+    /// with int4, else f16]
     #[arg(long, global = true, env = "GPT2_KV_DTYPE", hide_env = true, value_enum)]
     pub(crate) kv_dtype: Option<KvDtype>,
 

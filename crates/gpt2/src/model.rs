@@ -46,9 +46,13 @@ impl Default for Formats {
 }
 
 impl From<WeightFormat> for Formats {
-    /// Chooses the cache's format for that of the weights: `f32` for `f32`, else `f16`.
+    /// Chooses the cache's format for that of the weights: `f32` for `f32`, `int8` for `int4`, else `f16`.
     fn from(weights: WeightFormat) -> Self {
-        let cache = if weights == WeightFormat::F32 { CacheFormat::F32 } else { CacheFormat::F16 };
+        let cache = match weights {
+            WeightFormat::F32 => CacheFormat::F32,
+            WeightFormat::Bf16 | WeightFormat::Int8 | WeightFormat::Int6 => CacheFormat::F16,
+            WeightFormat::Int4 => CacheFormat::Int8,
+        };
         Self { weights, cache }
     }
 }

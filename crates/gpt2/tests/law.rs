@@ -27,7 +27,7 @@ fn formats() -> impl Iterator<Item = Formats> {
         (WeightFormat::F32, f16),
         (WeightFormat::F32, int8),
         (WeightFormat::Int8, f32),
-        (WeightFormat::Int4, int8),
+        (WeightFormat::Int4, f16),
     ];
     let others = others.map(|(weights, cache)| Formats { weights, cache });
     WeightFormat::ALL.map(Formats::from).into_iter().chain(others)

@@ -82,7 +82,7 @@ fn score_compares_formats_and_agrees_with_the_perplexity_of_each() {
     let found = score(&["--dtype=int4", "--reference-dtype=f32", "--limit=100"]);
     assert_eq!(
         [&found["model"], &found["dtype"], &found["kv_dtype"], &found["reference_dtype"]],
-        ["tiny", "int4", "f16", "f32"]
+        ["tiny", "int4", "int8", "f32"]
     );
     assert_eq!([&found["tokens"], &found["window"], &found["positions"]], [100, 200, 99]);
     let number = |record: &serde_json::Value, field: &str| record[field].as_f64().expect("a number");
@@ -144,6 +144,7 @@ fn bench_measures_and_its_hash_is_that_of_the_tokens() {
     }
     assert_eq!(one["kv_dtype"], "f32");
     assert_eq!(bench(&["--dtype=int8"])["kv_dtype"], "f16");
+    assert_eq!(bench(&["--dtype=int4"])["kv_dtype"], "int8");
     let first = one["tokens"].as_array().expect("a list");
     assert_eq!(first.len(), 8, "the first of nine");
     assert_eq!(bench_tokens(3, &[])["tokens"].as_array().expect("a list")[..], first[..3]);

@@ -318,26 +318,8 @@ fn contrastive_search_takes_no_token_that_is_ruled_out_and_at_most_all_others() 
     assert!(matches!(many, Some(GenerateError::Setting { setting: "top_k", .. })));
 }
 
-/// transformers' `RepetitionPenaltyLogitsProcessor`, as a processor of the caller's.
-struct RepetitionPenalty(f32);
-
-impl Processor for RepetitionPenalty {
-    fn process(&mut self, context: &Context<'_>, scores: &mut Scores) {
-        let mut seen = context.tokens.to_vec();
-        seen.sort_unstable();
-        seen.dedup();
-        for id in seen {
-            let score = scores.score(id);
-            scores.put(id, if score < 0.0 { score * self.0 } else { score / self.0 });
-        }
-    }
-}
-
 fn penalized<'m>(request: Generate<'m>, penalty: Option<f64>) -> Generate<'m> {
-    match penalty {
-        Some(penalty) => request.processor(RepetitionPenalty(penalty as f32)),
-        None => request,
-    }
+    request.with(|config| config.repetition_penalty = penalty)
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,7 @@
 """Texts that transformers draws with torch's generator on the CPU: the demo model, many settings and seeds."""
 import random
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -58,6 +59,36 @@ def exponentials() -> list[dict]:
     return made
 
 
+def outputs() -> list[dict]:
+    """Numbers of numpy's Mersenne Twister, seeded as torch seeds its own."""
+    made = []
+    for seed in (0, 42, 2**32 - 1):
+        numbers = np.random.RandomState(seed).randint(0, 2**32, 2000, dtype=np.uint32)
+        picked = [0, 1, 2, 226, 227, 396, 397, 622, 623, 624, 1247, 1248, 1999]
+        made.append({"seed": seed, "indices": picked, "outputs": [int(numbers[i]) for i in picked]})
+    return made
+
+
+class Draws:
+    """Stands in for `torch.multinomial`, and notes by how much each draw was decided."""
+
+    def __init__(self):
+        self.draw = torch.multinomial
+        self.margins = []  # by step and row
+
+    def __call__(self, probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
+        state = torch.get_rng_state()
+        quotients = probabilities / torch.empty_like(probabilities).exponential_(1)
+        torch.set_rng_state(state)
+        drawn = self.draw(probabilities, num_samples)
+        best = quotients.double().topk(num_samples + 1)
+        if not torch.equal(best.indices[:, :num_samples], drawn):
+            raise SystemExit("seeds: torch.multinomial does not take the largest quotients")
+        ahead, behind = best.values[:, :-1], best.values[:, 1:]
+        self.margins.append((1 - behind / ahead).min(dim=-1).values.tolist())
+        return drawn
+
+
 def make_seeds(model_folder: Path, out: Path) -> None:
     model = load(model_folder)
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
@@ -70,7 +101,8 @@ def make_seeds(model_folder: Path, out: Path) -> None:
         if "sequence_bias" in arguments:
             arguments["sequence_bias"] = {tuple(tokens): bias for tokens, bias in arguments["sequence_bias"]}
         torch.manual_seed(run["seed"])
-        with torch.no_grad():
+        draws = Draws()
+        with torch.no_grad(), patch("torch.multinomial", draws):
             output = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
                                     do_sample=True, pad_token_id=50256, **arguments)
         sequences = []
@@ -78,10 +110,13 @@ def make_seeds(model_folder: Path, out: Path) -> None:
             new = row[len(ids):]
             end = next((i + 1 for i, token in enumerate(new) if token in settings["eos_token_id"]), len(new))
             sequences.append(new[:end])
-        made.append({"prompt": ids, "seed": run["seed"], "settings": settings, "sequences": sequences})
+        # What a finished sequence draws does not matter; of beams there is one row, from which all are drawn.
+        margin = min(margin for step, rows in enumerate(draws.margins) for row, margin in enumerate(rows)
+                     if "num_beams" in settings or step < len(sequences[row]))
+        made.append({"prompt": ids, "seed": run["seed"], "settings": settings, "margin": margin, "sequences": sequences})
     folder = out / "seeds"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "expected.json", {
         "about": "generate(do_sample=True, ...) of the demo model after torch.manual_seed(seed), on the CPU",
-        "versions": versions(), "exponentials": exponentials(), "runs": made})
-    print(f"seeds: {len(made)} runs")
+        "versions": versions(), "mt19937": outputs(), "exponentials": exponentials(), "runs": made})
+    print(f"seeds: {len(made)} runs, smallest margin {min(run['margin'] for run in made)}")

@@ -18,6 +18,8 @@ struct Run {
     prompt: Vec<u32>,
     seed: u64,
     settings: GenerationConfig,
+    /// By how much the closest draw was decided, of the largest quotient. Rounding moves one by 1e-6 at most.
+    margin: f64,
     sequences: Vec<Vec<u32>>,
 }
 
@@ -36,6 +38,6 @@ fn a_seed_gives_the_text_that_transformers_gives() {
         let request = request.do_sample(true).seed(run.seed).with(|config| config.rng = Some(Rng::Torch));
         let completions = request.run().unwrap_or_else(|error| panic!("run {index}: {error}"));
         let found: Vec<Vec<u32>> = completions.into_iter().map(|completion| completion.tokens).collect();
-        assert_eq!(found, run.sequences, "run {index}: {:?}", run.settings);
+        assert_eq!(found, run.sequences, "run {index}, margin {}: {:?}", run.margin, run.settings);
     }
 }

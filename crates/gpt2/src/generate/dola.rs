@@ -171,11 +171,8 @@ mod tests {
     #[test]
     fn halves_are_the_layers_that_transformers_takes() {
         let of = |n_layer: usize, tied: bool, half: DolaHalf| {
-            let json = format!(
-                r#"{{"model_type": "gpt2", "vocab_size": 10, "n_positions": 8, "n_embd": 4, "n_head": 1, "n_layer": {n_layer},
-                    "tie_word_embeddings": {tied}}}"#
-            );
-            layers(&Config::from_json(json.as_bytes()).expect("config"), &DolaLayers::Half(half)).ok()
+            let config = Config { n_layer, tie_word_embeddings: tied, ..Config::default() };
+            layers(&config, &DolaLayers::Half(half)).ok()
         };
         let (low, high) = (DolaHalf::Low, DolaHalf::High);
         for (n_layer, tied, half, expected) in [

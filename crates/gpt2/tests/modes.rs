@@ -14,7 +14,7 @@ use gpt2::generate::{
 use gpt2::model::{Formats, Model, StepError};
 use gpt2::process::{Context, Processor, Scores};
 use gpt2::score::score;
-use gpt2_kernels::{Cpu, Kernels};
+use gpt2_kernels::{Cpu, Kernels, WeightFormat};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -22,17 +22,16 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden")
 }
 
-fn load(name: &str, kernels: &'static Kernels, threads: usize) -> Model {
+fn load(name: &str, formats: Formats, kernels: &'static Kernels, threads: usize) -> Model {
     let folder = if name == "demo" { golden().join("../../models/demo") } else { golden().join(name) };
     let config =
         Config::from_json(&std::fs::read(folder.join("config.json")).expect("config.json")).expect("config");
     let checkpoint = Checkpoint::open(&folder).expect("checkpoint");
-    Model::load(Cpu::new(kernels, threads), config, &checkpoint, Formats::default(), &mut |_, _| ())
-        .expect("model")
+    Model::load(Cpu::new(kernels, threads), config, &checkpoint, formats, &mut |_, _| ()).expect("model")
 }
 
 fn fastest(name: &str) -> Model {
-    load(name, Kernels::detect(), 2)
+    load(name, Formats::default(), Kernels::detect(), 2)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(name: &str) -> Vec<T> {
@@ -98,11 +97,16 @@ fn assert_logprobs(model: &Model, prompt: &[u32], tokens: &[GeneratedToken]) {
 
 /// Every row of the kernel table and every number of threads gives the same tokens and log-probabilities.
 fn assert_law(name: &str, prompt: &[u32], config: &GenerationConfig) {
-    let expected = run(&load(name, Kernels::by_name("scalar").expect("scalar"), 1), prompt, config);
-    for kernels in Kernels::available() {
-        for threads in [1, 2, 3] {
-            let model = load(name, kernels, threads);
-            assert_eq!(run(&model, prompt, config), expected, "{name} {} {threads} threads", kernels.name());
+    for format in WeightFormat::ALL {
+        let scalar = load(name, format.into(), Kernels::by_name("scalar").expect("scalar"), 1);
+        let expected = run(&scalar, prompt, config);
+        for kernels in Kernels::available() {
+            let threads: &[usize] = if format == WeightFormat::F32 { &[1, 2, 3] } else { &[2] };
+            for &threads in threads {
+                let model = load(name, format.into(), kernels, threads);
+                let what = format!("{name} {} {} {threads} threads", format.name(), kernels.name());
+                assert_eq!(run(&model, prompt, config), expected, "{what}");
+            }
         }
     }
 }

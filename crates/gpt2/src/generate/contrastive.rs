@@ -112,7 +112,8 @@ impl<'m> Contrastive<'m> {
         self.finish.is_some()
     }
 
-    pub(super) fn stop(&mut self, reason: FinishReason) {
+    pub(super) fn stop(&mut self, sequence: usize, reason: FinishReason) {
+        assert_eq!(sequence, 0, "contrastive search has one sequence");
         self.finish.get_or_insert(reason);
     }
 

@@ -162,7 +162,7 @@ impl<'m> Generation<'m> {
         match &mut self.mode {
             Mode::Plain(plain) => plain.stop(sequence, reason),
             Mode::Beams(beams) => beams.stop(sequence),
-            Mode::Contrastive(contrastive) => contrastive.stop(reason),
+            Mode::Contrastive(contrastive) => contrastive.stop(sequence, reason),
         }
         self.ready.retain(|token| token.sequence != sequence);
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import GPT2LMHeadModel
+from transformers import GPT2LMHeadModel, WatermarkingConfig
 
 from output import versions, write_json, write_tensors
 
@@ -183,6 +183,55 @@ def make_dola(out: Path) -> None:
     write(out, "dola", cases, tensors)
 
 
+@torch.no_grad()
+def make_watermarks(out: Path) -> None:
+    """Greedy texts with a watermark, for tiny models with the processed scores (tokens, V), and what the detector says."""
+    from transformers import WatermarkDetector, WatermarkLogitsProcessor
+    # An empty list of green tokens becomes a tensor of floats, which cannot be an index.
+    search = WatermarkLogitsProcessor._score_rejection_sampling
+    WatermarkLogitsProcessor._score_rejection_sampling = lambda self, *args: search(self, *args).long()
+    cases, tensors, texts = [], {}, {"demo": [], "head-24": []}
+    for name, prompt, settings in (
+            ("demo", 0, {}), ("demo", 1, {"bias": 5.0, "greenlist_ratio": 0.5}),
+            ("demo", 2, {"seeding_scheme": "selfhash", "bias": 3.0}),
+            ("demo", 3, {"seeding_scheme": "selfhash", "context_width": 2, "hashing_key": 15, "bias": 4.0}),
+            ("head-24", 1, {"bias": 4.0}), ("head-24", 0, {"context_width": 4, "bias": 6.0}),
+            ("head-24", 2, {"seeding_scheme": "selfhash", "bias": 4.0, "greenlist_ratio": 0.1}),
+            ("head-24", 1, {"seeding_scheme": "selfhash", "context_width": 4, "bias": -3.5}),
+            ("untied-head", 3, {"hashing_key": 4294967311, "greenlist_ratio": 0.7})):
+        model = load(out, name)
+        ids = prompts(name, model)[prompt]
+        config = WatermarkingConfig(**settings)
+        result = generate(model, ids, do_sample=False, max_new_tokens=30, watermarking_config=config)
+        tokens = clear(result.sequences[0, len(ids):].tolist(), margins(result.scores))
+        if len(tokens) < FEWEST_TOKENS:
+            print(f"watermark: {name} {prompt} {settings} is a near tie after {len(tokens)} tokens")
+            continue
+        if name != "demo":
+            tensors[f"case{len(cases)}.scores"] = torch.cat(result.scores)[:len(tokens)]
+        texts.setdefault(name, []).append((tokens, settings))
+        cases.append({"model": name, "ids": ids, "watermarking_config": settings, "tokens": tokens})
+    detections = []
+    for name, marked in texts.items():
+        model = load(out, name)
+        bos = model.config.bos_token_id
+        plain = generate(model, prompts(name, model)[1], do_sample=False, max_new_tokens=60).sequences[0].tolist()
+        for tokens, settings in [*marked, (plain, {}), (plain, {"seeding_scheme": "selfhash", "context_width": 3}),
+                                 ([bos, *plain], {"context_width": 2}), ([bos, bos, 5, 5, 5, 5, 5, 5], {"bias": 1.0})]:
+            for ignore in (False, True):
+                detector = WatermarkDetector(model.config, "cpu", WatermarkingConfig(**settings), ignore)
+                found = detector(torch.tensor([tokens]), z_threshold=2.0 if ignore else 3.0, return_dict=True)
+                detections.append({
+                    "vocabulary": model.config.vocab_size, "bos_token_id": bos, "watermarking_config": settings,
+                    "ignore_repeated_ngrams": ignore, "z_threshold": 2.0 if ignore else 3.0, "ids": tokens,
+                    **{field: getattr(found, field)[0].item() for field in (
+                        "num_tokens_scored", "num_green_tokens", "green_fraction", "z_score", "p_value", "prediction",
+                        "confidence")}})
+    WatermarkLogitsProcessor._score_rejection_sampling = search
+    write(out, "watermark", cases, tensors)
+    write(out, "detection", detections, {})
+
+
 def make_modes(out: Path) -> None:
     """The modes that this version of transformers has."""
     transformers.logging.set_verbosity_error()
@@ -192,6 +241,7 @@ def make_modes(out: Path) -> None:
         make_dola(out)
     else:
         make_guidance(out)
+        make_watermarks(out)
 
 
 if __name__ == "__main__":

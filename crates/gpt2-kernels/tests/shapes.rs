@@ -237,14 +237,14 @@ impl Attention {
                 let blocks = (past + count).div_ceil(attention::BLOCK);
                 let mut blocks: Vec<_> = (0..blocks).map(|_| Arc::new(CacheBlock::new(shape))).collect();
                 let old = rows(past, width, self.qkv.stream(stream));
-                attention::store(Some(cpu), layer, &mut blocks, 0, old.rows(past));
-                attention::store(None, layer, &mut blocks, past, new.part(first, count, 0, width));
+                attention::store(cpu.kernels, Some(&cpu.pool), layer, &mut blocks, 0, old.rows(past));
+                attention::store(cpu.kernels, None, layer, &mut blocks, past, new.part(first, count, 0, width));
                 first += count;
                 blocks
             })
             .collect();
         let longest = self.sequences.iter().map(|(past, count)| past + count).max().unwrap_or(0);
-        let scratch = Scratch::new(cpu, WeightFormat::F32, 0, 0, longest + self.spare);
+        let scratch = Scratch::new(cpu, WeightFormat::F32, 0, shape.head_size, longest + self.spare);
         let mut out = rows(batch.rows(), shape.channels(), || f32::NAN);
         let cache = |index: usize| &caches[index][..];
         attention::attend(cpu, layer, &batch, cache, new, &scratch, out.rows_mut(batch.rows()));

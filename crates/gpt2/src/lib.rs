@@ -36,6 +36,7 @@
 //! | [`weights`], [`model`], [`cache`], [`workspace`], [`logits`] | the network: parameters, forward pass, its state |
 //! | [`process`], [`sample`], [`generate`], [`stream`] | from logits to tokens to text |
 //! | [`predict`], [`score`], [`divergence`] | to judge: next tokens, likelihoods, the distance between two models |
+//! | [`watermark`] | a pattern in the choice of tokens, and how to find it |
 //! | [`probe`], [`inspect`] | to look: inside the model, and at its files |
 
 pub mod cache;
@@ -58,5 +59,6 @@ pub mod sample;
 pub mod score;
 pub mod stream;
 pub mod tokenizer;
+pub mod watermark;
 pub mod weights;
 pub mod workspace;

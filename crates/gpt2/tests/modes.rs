@@ -1,4 +1,4 @@
-//! Guidance, contrastive search and contrasted layers: against transformers, and the law.
+//! Guidance, contrastive search, contrasted layers and watermarks: against transformers, and the law.
 //!
 //! The golden files are made by `tools/golden/modes.py`. Tokens are equal, and processed scores, where the files have
 //! them, within 1e-5 for logits of size 10: guidance multiplies them, and those of earlier layers are larger.
@@ -10,10 +10,12 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::generate::{
     DolaHalf, DolaLayers, FinishReason, Generate, GenerateError, GeneratedToken, GenerationConfig, Overflow,
+    SeedingScheme, Watermarking,
 };
 use gpt2::model::{Formats, Model, StepError};
 use gpt2::process::{Context, Processor, Scores};
 use gpt2::score::score;
+use gpt2::watermark::{Detect, DetectError, Detection, detect};
 use gpt2_kernels::{Cpu, Kernels, WeightFormat};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -421,5 +423,128 @@ fn layers_that_the_model_does_not_have_are_refused_when_none_is_left() {
         let config = GenerationConfig { dola_layers: Some(layers), ..endless(5) };
         let error = model.generate(&[1]).config(config).tokens().err();
         assert!(matches!(error, Some(GenerateError::Setting { setting: "dola_layers", .. })));
+    }
+}
+
+#[derive(Deserialize)]
+struct Watermarked {
+    model: String,
+    ids: Vec<u32>,
+    watermarking_config: Watermarking,
+    tokens: Vec<u32>,
+}
+
+#[test]
+fn watermarks_equal_transformers() {
+    let cases: Vec<Watermarked> = read("watermark.json");
+    assert!(cases.len() >= 9, "{} cases", cases.len());
+    let bytes = std::fs::read(golden().join("modes/watermark.safetensors")).expect("watermark.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).expect("watermark.safetensors");
+    let mut compared = 0;
+    for (index, case) in cases.iter().enumerate() {
+        let what = format!("case {index}, {}", case.model);
+        let model = fastest(&case.model);
+        let spy = Spy::default();
+        let config = GenerationConfig {
+            watermarking_config: Some(case.watermarking_config),
+            ..endless(case.tokens.len())
+        };
+        let request = model.generate(&case.ids).config(config).processor(spy.clone());
+        let tokens: Vec<GeneratedToken> =
+            request.tokens().expect("generation").collect::<Result<_, _>>().expect("finite logits");
+        assert_eq!(ids(&tokens), case.tokens, "{what}");
+        assert_logprobs(&model, &case.ids, &tokens);
+        if let Some(expected) = rows(&tensors, &format!("case{index}.scores")) {
+            for (step, (found, expected)) in spy.0.lock().expect("lock").iter().zip(&expected).enumerate() {
+                assert_scores(found, expected, 1e-5, &format!("{what}, step {step}"));
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 5, "{compared} cases with scores");
+}
+
+#[derive(Deserialize)]
+struct Detected {
+    vocabulary: usize,
+    bos_token_id: u32,
+    watermarking_config: Watermarking,
+    ignore_repeated_ngrams: bool,
+    z_threshold: f64,
+    ids: Vec<u32>,
+    num_tokens_scored: f64,
+    num_green_tokens: f64,
+    green_fraction: f64,
+    z_score: f64,
+    p_value: f64,
+    prediction: bool,
+    confidence: f64,
+}
+
+#[test]
+fn what_is_found_of_watermarks_equals_transformers() {
+    let cases: Vec<Detected> = read("detection.json");
+    assert!(cases.len() >= 20, "{} cases", cases.len());
+    assert!(cases.iter().any(|case| case.prediction) && cases.iter().any(|case| !case.prediction));
+    for (index, case) in cases.iter().enumerate() {
+        let how = Detect {
+            bos_token_id: Some(case.bos_token_id),
+            ignore_repeated_ngrams: case.ignore_repeated_ngrams,
+            z_threshold: case.z_threshold,
+        };
+        let found = detect(&case.ids, case.vocabulary, &case.watermarking_config, &how).expect("detection");
+        let Detection { num_tokens_scored, num_green_tokens, prediction, .. } = found;
+        assert_eq!(
+            (num_tokens_scored as f64, num_green_tokens as f64, prediction),
+            (case.num_tokens_scored, case.num_green_tokens, case.prediction),
+            "case {index}"
+        );
+        for (found, expected) in [
+            (found.green_fraction, case.green_fraction),
+            (found.z_score, case.z_score),
+            (found.p_value, case.p_value),
+            (found.confidence, case.confidence),
+        ] {
+            // Of the confidence, which is a difference from 1, no more digits are known.
+            let tolerance = 1e-11 * expected.abs() + 1e-16;
+            assert!((found - expected).abs() <= tolerance, "case {index}: {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_text_in_which_no_watermark_can_be_found_is_an_error() {
+    let config = Watermarking { context_width: 3, ..Watermarking::default() };
+    let how = Detect { bos_token_id: Some(9), ..Detect::default() };
+    assert_eq!(detect(&[9, 1, 2, 3], 100, &config, &how), Err(DetectError::Short { tokens: 3, least: 4 }));
+    assert_eq!(detect(&[], 100, &config, &how), Err(DetectError::Short { tokens: 0, least: 4 }));
+    assert_eq!(detect(&[9, 1, 2, 3, 4], 100, &config, &how).map(|found| found.num_tokens_scored), Ok(1));
+    for ratio in [0.0, 1.0, f64::NAN] {
+        let config = Watermarking { greenlist_ratio: ratio, ..config };
+        let error = detect(&[1; 20], 100, &config, &how);
+        assert!(matches!(error, Err(DetectError::Setting { setting: "greenlist_ratio", .. })));
+    }
+}
+
+#[test]
+fn a_text_is_recognised_by_its_own_key_only() {
+    let model = fastest("head-24");
+    let vocabulary = model.config().vocab_size;
+    for seeding_scheme in [SeedingScheme::Lefthash, SeedingScheme::Selfhash] {
+        let mark = Watermarking { bias: 8.0, seeding_scheme, ..Watermarking::default() };
+        let config = GenerationConfig {
+            watermarking_config: Some(mark),
+            do_sample: Some(true),
+            temperature: Some(2.0),
+            top_k: Some(0),
+            ..endless(150)
+        };
+        let text = ids(&run(&model, &[1, 2, 3], &config));
+        let unmarked = GenerationConfig { watermarking_config: None, ..config };
+        let how = Detect { ignore_repeated_ngrams: true, ..Detect::default() };
+        let found = |text: &[u32], mark| detect(text, vocabulary, &mark, &how).expect("detection").z_score;
+        assert!(found(&text, mark) > 4.0, "{seeding_scheme:?}");
+        assert!(found(&text, Watermarking { hashing_key: 77, ..mark }) < 3.0, "{seeding_scheme:?}");
+        assert!(found(&ids(&run(&model, &[1, 2, 3], &unmarked)), mark) < 3.0, "{seeding_scheme:?}");
     }
 }

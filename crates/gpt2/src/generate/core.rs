@@ -12,6 +12,7 @@ use crate::predict::{PREFILL_CHUNK, normaliser, prefill_probed};
 use crate::probe::Probe;
 use crate::process::{Context, PrefixAllowedTokens, Scores};
 use crate::tokenizer::Tokenizer;
+use crate::watermark::Watermark;
 use crate::workspace::Workspace;
 
 /// A prompt that went through the model, and what is needed to go on from it.
@@ -106,6 +107,9 @@ impl<'m> Core<'m> {
         let total_tokens = limit.tokens;
         let setup = Setup { eos_token_ids: &eos_token_ids, total_tokens, vocabulary, tokenizer };
         let mut chain = Chain::new(&config, &setup)?;
+        if let Some(watermarking) = config.watermarking_config {
+            chain.add(Place::Watermark, Box::new(Watermark::new(watermarking, vocabulary)));
+        }
         if let Some(allowed) = allowed {
             let allowed = PrefixAllowedTokens::new(allowed, config.beams());
             chain.add(Place::PrefixAllowedTokens, Box::new(allowed));

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import GPT2LMHeadModel, WatermarkingConfig
+from transformers import AutoTokenizer, GPT2LMHeadModel, WatermarkingConfig
 
 from output import versions, write_json, write_tensors
 
@@ -232,6 +232,36 @@ def make_watermarks(out: Path) -> None:
     write(out, "detection", detections, {})
 
 
+HEALED = (
+    "The link is <a href=\"http", "The link is \"http", "He said \"Wh", "(The", "hello-wor", "1234", "semi-auto", "\"T",
+    "wor", "(wor", "the<", "un-forg", "It was a half-fo", "e.g", "She said:\n\"Yo",
+    # nothing to heal: a single token, a space before the token, a token that no other begins with
+    "an", "Once upon a ti", "  He said wor", "I am go", "it's", "He said:", "q\u2019", "caf\u00e9 (", "x <",
+    # white space and special tokens at the ends
+    "Once upon a time ", "\n\t (wor\n", "wor\u00a0", "(wor\x1f", "<|endoftext|>", "<|endoftext|>(wor", "a<|endoftext|>b",
+    "Hello .", "   ", "",
+)
+
+
+@torch.no_grad()
+def make_healing(out: Path) -> None:
+    """Prompts of the demo model before and after `heal_tokens`, and a few texts of `generate(token_healing=True)`."""
+    model = load(out, "demo")
+    tokenizer = AutoTokenizer.from_pretrained(REPOSITORY / "models/demo")
+    tokenizer.pad_token = tokenizer.eos_token
+    cases = []
+    for text in HEALED:
+        ids = tokenizer(text).input_ids
+        healed = model.heal_tokens(torch.tensor([ids]), tokenizer)[0].tolist() if ids else []
+        case = {"text": text, "ids": ids, "healed": healed}
+        if len(healed) == len(ids) and healed[:-1] == ids[:-1] and len(healed) > 1:
+            result = generate(model, ids, do_sample=False, max_new_tokens=10, token_healing=True, tokenizer=tokenizer)
+            case["tokens"] = clear(result.sequences[0, len(ids):].tolist(), margins(result.scores))
+        cases.append(case)
+    print(f"healing: {sum(case['ids'] != case['healed'] for case in cases)} of {len(cases)} prompts changed")
+    write(out, "healing", cases, {})
+
+
 def make_modes(out: Path) -> None:
     """The modes that this version of transformers has."""
     transformers.logging.set_verbosity_error()
@@ -242,6 +272,7 @@ def make_modes(out: Path) -> None:
     else:
         make_guidance(out)
         make_watermarks(out)
+        make_healing(out)
 
 
 if __name__ == "__main__":

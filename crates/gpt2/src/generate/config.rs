@@ -65,7 +65,8 @@ pub struct GenerationConfig {
     pub dola_layers: Option<DolaLayers>,
     /// Weight of the prompt over the negative prompt: classifier-free guidance.
     pub guidance_scale: Option<f64>,
-    /// Whether the last token of the prompt may be replaced by a longer one. Default: no.
+    /// Whether the last token of the prompt may be replaced by a longer one; the white space at the prompt's ends is left
+    /// out then, and so are special tokens. Default: no.
     pub token_healing: Option<bool>,
     /// Texts to return. Default: 1.
     pub num_return_sequences: Option<usize>,

@@ -16,6 +16,7 @@ mod core;
 mod dola;
 mod error;
 mod guidance;
+mod heal;
 mod plain;
 mod request;
 mod text;
@@ -102,9 +103,13 @@ enum Mode<'m> {
 }
 
 impl<'m> Generation<'m> {
-    fn new(request: Generate<'m>) -> Result<Self, GenerateError> {
+    fn new(mut request: Generate<'m>) -> Result<Self, GenerateError> {
         let begin = Instant::now();
         request.config.check()?;
+        if request.config.token_healing == Some(true) {
+            let tokenizer = request.tokenizer.ok_or(GenerateError::NoTokenizer("token_healing"))?;
+            request.prompt = heal::heal(request.model, tokenizer, &request.prompt)?;
+        }
         let vocabulary = request.model.config().vocab_size;
         let (beams, sequences) = (request.config.beams(), request.config.sequences());
         let (core, mode) = if beams > 1 {
@@ -133,7 +138,8 @@ impl<'m> Generation<'m> {
         &self.core.config
     }
 
-    /// The prompt's tokens: what was given, or the beginning-of-text token for an empty prompt.
+    /// The prompt's tokens: what was given, or what healing made of it, or the beginning-of-text token for an empty
+    /// prompt.
     #[must_use]
     pub fn prompt(&self) -> &[u32] {
         &self.core.prompt

@@ -10,7 +10,7 @@ use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
 use gpt2::generate::{
     DolaHalf, DolaLayers, FinishReason, Generate, GenerateError, GeneratedToken, GenerationConfig, Overflow,
-    SeedingScheme, Watermarking,
+    Repetition, SeedingScheme, Watermarking,
 };
 use gpt2::model::{Formats, Model, StepError};
 use gpt2::process::{Context, Processor, Scores};
@@ -592,4 +592,36 @@ fn a_prompt_that_transformers_cannot_heal_is_left_alone() {
     assert_eq!(generation.expect("generation").prompt(), prompt);
     let error = model.generate(&prompt).config(healing).tokens().err();
     assert!(matches!(error, Some(GenerateError::NoTokenizer("token_healing"))));
+}
+
+#[test]
+fn a_loop_is_reported_with_the_text_that_ends_in_it() {
+    let model = fastest("demo");
+    let tokenizer = Tokenizer::from_directory(&golden().join("../../models/demo")).expect("tokenizer");
+    let prompt = [464, 1468, 582];
+    let of = |config: GenerationConfig| {
+        model.generate(&prompt).config(config).tokenizer(&tokenizer).run().expect("texts").remove(0)
+    };
+    let greedy = of(endless(200));
+    let found = greedy.repetition.expect("greedy texts of a small model loop");
+    let (phrase, rest) = greedy.tokens[found.start..].split_at(found.period);
+    assert!(found.count >= 3 && rest.iter().eq(phrase.iter().cycle().take(rest.len())));
+    assert_eq!(found.count, (greedy.tokens.len() - found.start) / found.period);
+    // The end token is no part of the loop.
+    let eos = GenerationConfig { eos_token_id: None, ..endless(200) };
+    struct End(usize);
+    impl Processor for End {
+        fn process(&mut self, context: &Context<'_>, scores: &mut Scores) {
+            if context.generated() == self.0 {
+                scores.keep(|id, _| id == 50256);
+            }
+        }
+    }
+    let request = model.generate(&prompt).config(eos).tokenizer(&tokenizer).processor(End(150));
+    let ended = request.run().expect("texts").remove(0);
+    assert_eq!(ended.finish, Some(FinishReason::Eos));
+    let before = Repetition::find(&greedy.tokens[..150]);
+    assert!(before.is_some());
+    assert_eq!(ended.repetition, before);
+    assert_eq!(of(endless(8)).repetition, None);
 }

@@ -18,6 +18,7 @@ mod error;
 mod guidance;
 mod heal;
 mod plain;
+mod repetition;
 mod request;
 mod text;
 
@@ -33,6 +34,7 @@ pub use config::{
     SeedingScheme, Watermarking,
 };
 pub use error::GenerateError;
+pub use repetition::Repetition;
 pub use request::Generate;
 pub use text::{Completion, TextDelta, TextGeneration};
 

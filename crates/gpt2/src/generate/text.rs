@@ -3,7 +3,7 @@
 use crate::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-use super::{FinishReason, GenerateError, GeneratedToken, Generation};
+use super::{FinishReason, GenerateError, GeneratedToken, Generation, Repetition};
 
 /// What one token adds to a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Completion {
     pub scores: Vec<f32>,
     /// Why it ended; `None` while it goes on.
     pub finish: Option<FinishReason>,
+    /// The loop that the tokens, but for the end token, run into; `None` while the text goes on.
+    pub repetition: Option<Repetition>,
 }
 
 /// A [`Generation`] read as text.
@@ -84,6 +86,10 @@ impl<'m> TextGeneration<'m> {
         completion.logprobs.push(token.logprob);
         completion.scores.push(token.score);
         completion.finish = token.finish;
+        if let Some(reason) = token.finish {
+            let end = completion.tokens.len() - usize::from(reason == FinishReason::Eos);
+            completion.repetition = Repetition::find(&completion.tokens[..end]);
+        }
         Ok(TextDelta { token, text })
     }
 }

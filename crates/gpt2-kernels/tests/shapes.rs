@@ -238,7 +238,14 @@ impl Attention {
                 let mut blocks: Vec<_> = (0..blocks).map(|_| Arc::new(CacheBlock::new(shape))).collect();
                 let old = rows(past, width, self.qkv.stream(stream));
                 attention::store(cpu.kernels, Some(&cpu.pool), layer, &mut blocks, 0, old.rows(past));
-                attention::store(cpu.kernels, None, layer, &mut blocks, past, new.part(first, count, 0, width));
+                attention::store(
+                    cpu.kernels,
+                    None,
+                    layer,
+                    &mut blocks,
+                    past,
+                    new.part(first, count, 0, width),
+                );
                 first += count;
                 blocks
             })

@@ -80,7 +80,6 @@ pub(super) enum Place {
     EtaCutoff,
     Xtc,
     Mirostat,
-    #[expect(dead_code, reason = "its processor is still to come")]
     Watermark,
     Renormalize,
 }

@@ -1,6 +1,6 @@
 //! The most likely next tokens.
 
-use gpt2_kernels::math::exp;
+use gpt2_kernels::math::{exp, exp_not_positive, ln};
 use gpt2_kernels::ops::log_sum_exp;
 use serde::Serialize;
 
@@ -79,8 +79,23 @@ pub(crate) fn normaliser(model: &Model, logits: &[f32], position: usize) -> Resu
     if normaliser.is_nan() { Err(StepError::NotFinite { position }) } else { Ok(normaliser) }
 }
 
+/// The entropy of the softmax of a row of logits, in nats: `ln S - Σ w (x - max) / S`, with `w = exp(x - max)` and their
+/// sum S.
+pub(crate) fn entropy(logits: &[f32]) -> f32 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let (mut sum, mut weighted) = (0.0, 0.0);
+    for logit in logits {
+        let below = f64::from(logit - max);
+        let weight = exp_not_positive(below);
+        sum += weight;
+        // Where the weight is zero, the logit may be infinite.
+        weighted += if weight == 0.0 { 0.0 } else { weight * below };
+    }
+    (ln(sum) - weighted / sum) as f32
+}
+
 /// The k highest of a row of logits as candidates.
-fn rank(logits: &[f32], normaliser: f32, k: usize) -> Vec<Candidate> {
+pub(crate) fn rank(logits: &[f32], normaliser: f32, k: usize) -> Vec<Candidate> {
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     // Adding zero makes -0 equal to 0.
     let score = |id: u32| logits[id as usize] + 0.0;

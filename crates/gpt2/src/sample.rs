@@ -1,9 +1,11 @@
 //! The choice of a token from processed scores.
 
+mod draw;
 mod torch;
 
 use gpt2_kernels::math::ln;
 
+pub use draw::{Draw, Drawn};
 pub use torch::TorchGenerator;
 
 use crate::generate::{GenerateError, GenerationConfig, Rng};
@@ -90,7 +92,12 @@ impl Noise {
 
     /// A token's draw from the standard Gumbel distribution.
     pub(crate) fn gumbel(self, token: u32) -> f64 {
-        -ln(-ln(uniform(self.0, token.into())))
+        -ln(-ln(self.uniform(token)))
+    }
+
+    /// What that is made of: a number strictly between 0 and 1.
+    fn uniform(self, token: u32) -> f64 {
+        uniform(self.0, token.into())
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cache::KvCache;
 use crate::model::{Model, Step, StepError, Want};
-use crate::predict::normaliser;
+use crate::predict::{Candidate, entropy, normaliser, rank};
 use crate::workspace::Workspace;
 
 /// Positions whose logits are held at once: bounds the memory, changes no bit.
@@ -20,6 +20,21 @@ pub struct TokenScore {
     pub logprob: Option<f32>,
     /// One more than the number of tokens that are likelier: 1 is the model's own choice.
     pub rank: Option<usize>,
+}
+
+/// What the model thinks of one token of a text, and of others in its place.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenDetails {
+    /// The token.
+    pub id: u32,
+    /// The natural logarithm of its probability given all before it; `None` for a first token.
+    pub logprob: Option<f32>,
+    /// One more than the number of tokens that are likelier: 1 is the model's own choice.
+    pub rank: Option<usize>,
+    /// The entropy of the distribution that it comes from, in nats.
+    pub entropy: Option<f32>,
+    /// The likeliest tokens in its place, in order; none for a first token.
+    pub alternatives: Vec<Candidate>,
 }
 
 /// A scored text.
@@ -86,6 +101,49 @@ pub fn score_strided(
     stride: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Score, StepError> {
+    let judge = |id, before: Option<(&[f32], f32)>| TokenScore {
+        id,
+        logprob: before.map(|(logits, normaliser)| logits[id as usize] - normaliser),
+        rank: before.map(|(logits, _)| rank_of(id, logits)),
+    };
+    Ok(Score { tokens: judge_strided(model, tokens, stride, progress, judge)? })
+}
+
+/// Looks at every token of a text, with so many of the tokens that are likeliest in its place. A text longer than the
+/// context is read in windows that overlap by half.
+///
+/// # Errors
+/// If there are no tokens, one is outside the vocabulary, or the model's weights are damaged.
+pub fn token_details(
+    model: &Model,
+    tokens: &[u32],
+    alternatives: usize,
+) -> Result<Vec<TokenDetails>, StepError> {
+    let stride = (model.config().n_positions / 2).max(1);
+    judge_strided(model, tokens, stride, &mut |_| (), |id, before| TokenDetails {
+        id,
+        logprob: before.map(|(logits, normaliser)| logits[id as usize] - normaliser),
+        rank: before.map(|(logits, _)| rank_of(id, logits)),
+        entropy: before.map(|(logits, _)| entropy(logits)),
+        alternatives: before
+            .map(|(logits, normaliser)| rank(logits, normaliser, alternatives))
+            .unwrap_or_default(),
+    })
+}
+
+/// One more than the number of tokens that are likelier.
+fn rank_of(id: u32, logits: &[f32]) -> usize {
+    logits.iter().filter(|&&other| other > logits[id as usize]).count() + 1
+}
+
+/// Calls `judge` with every token, the logits behind those before it, and their `ln Σ exp`.
+fn judge_strided<T>(
+    model: &Model,
+    tokens: &[u32],
+    stride: usize,
+    progress: &mut dyn FnMut(usize),
+    mut judge: impl FnMut(u32, Option<(&[f32], f32)>) -> T,
+) -> Result<Vec<T>, StepError> {
     let context = model.config().n_positions;
     assert!((1..=context).contains(&stride), "stride {stride} of a context of {context}");
     if tokens.is_empty() {
@@ -96,25 +154,26 @@ pub fn score_strided(
     let mut work = Workspace::new(model, CHUNK.min(tokens.len()), CHUNK.min(tokens.len()));
     for start in (0..tokens.len()).step_by(stride) {
         let window = &tokens[start..tokens.len().min(start + context)];
-        score_window(model, window, start, &mut scores, &mut work)?;
+        judge_window(model, window, start, &mut scores, &mut work, &mut judge)?;
         progress(scores.len());
         if start + window.len() == tokens.len() {
             break;
         }
     }
-    Ok(Score { tokens: scores })
+    Ok(scores)
 }
 
-/// Appends the scores of the window's tokens that have none yet.
-fn score_window(
+/// Appends what is to be said of the window's tokens that have not been judged yet.
+fn judge_window<T>(
     model: &Model,
     window: &[u32],
     start: usize,
-    scores: &mut Vec<TokenScore>,
+    scores: &mut Vec<T>,
     work: &mut Workspace,
+    judge: &mut impl FnMut(u32, Option<(&[f32], f32)>) -> T,
 ) -> Result<(), StepError> {
     if start == scores.len() {
-        scores.push(TokenScore { id: window[0], logprob: None, rank: None });
+        scores.push(judge(window[0], None));
     }
     let mut cache = KvCache::new(model);
     for (chunk_index, chunk) in window.chunks(CHUNK).enumerate() {
@@ -125,11 +184,9 @@ fn score_window(
             let next = first + row + 1;
             // Row r predicts token r + 1 of the window; the windows before this one scored the rest.
             if next < window.len() && start + next >= scores.len() {
-                let (id, logits) = (window[next], logits.row(row));
-                let logit = logits[id as usize];
-                let rank = logits.iter().filter(|&&other| other > logit).count() + 1;
-                let logprob = logit - normaliser(model, logits, start + first + row)?;
-                scores.push(TokenScore { id, logprob: Some(logprob), rank: Some(rank) });
+                let logits = logits.row(row);
+                let normaliser = normaliser(model, logits, start + first + row)?;
+                scores.push(judge(window[next], Some((logits, normaliser))));
             }
         }
     }

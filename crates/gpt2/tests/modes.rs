@@ -164,7 +164,7 @@ fn guidance_is_the_same_on_every_machine_and_in_every_company() {
     let model = fastest("head-24");
     let several = GenerationConfig { num_return_sequences: Some(3), ..sampled.clone() };
     let several = run(&model, &[5, 6, 7, 8], &several);
-    let first: Vec<GeneratedToken> = several.iter().copied().filter(|token| token.sequence == 0).collect();
+    let first: Vec<GeneratedToken> = several.iter().filter(|token| token.sequence == 0).cloned().collect();
     assert_eq!(first, run(&model, &[5, 6, 7, 8], &sampled));
     assert!(first.iter().zip(several.iter().filter(|t| t.sequence == 1)).any(|(a, b)| a.id != b.id));
 }
@@ -398,7 +398,7 @@ fn contrasted_layers_are_the_same_on_every_machine_and_in_every_company() {
     let model = fastest("layer-scale");
     let several = GenerationConfig { num_return_sequences: Some(3), ..sampled.clone() };
     let several = run(&model, &[5, 6, 7, 8], &several);
-    let first: Vec<GeneratedToken> = several.iter().copied().filter(|token| token.sequence == 0).collect();
+    let first: Vec<GeneratedToken> = several.iter().filter(|token| token.sequence == 0).cloned().collect();
     assert_eq!(first, run(&model, &[5, 6, 7, 8], &sampled));
     assert!(first.iter().zip(several.iter().filter(|t| t.sequence == 1)).any(|(a, b)| a.id != b.id));
     // A text that slides through the context is a function of the text.

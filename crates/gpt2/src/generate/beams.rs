@@ -10,6 +10,7 @@ use gpt2_kernels::math::exp;
 
 use super::config::EarlyStopping;
 use super::core::Core;
+use super::details::{Details, Recording};
 use super::plain::recycled;
 use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
@@ -37,6 +38,8 @@ pub(super) struct Beams<'m> {
     started: bool,
     /// The processed log-probabilities of the beams' next tokens, one beam behind the other. (beams · V)
     processed: Vec<f32>,
+    /// What happened to them, for each beam, if anybody wants to know.
+    recordings: Vec<Recording>,
 }
 
 /// A text that goes on.
@@ -64,6 +67,8 @@ struct Text {
     logprobs: Vec<f32>,
     /// Of the continuation, after the processors: what was added to the beam's score.
     scores: Vec<f32>,
+    /// Of the continuation; empty unless it was asked for.
+    details: Vec<Details>,
 }
 
 /// A beam and a token behind it.
@@ -77,7 +82,8 @@ struct Candidate {
 impl<'m> Beams<'m> {
     pub(super) fn new(core: &Core<'m>, cache: &KvCache) -> Self {
         let count = core.config.beams();
-        let text = Text { tokens: core.prompt.clone(), logprobs: Vec::new(), scores: Vec::new() };
+        let (logprobs, scores, details) = (Vec::new(), Vec::new(), Vec::new());
+        let text = Text { tokens: core.prompt.clone(), logprobs, scores, details };
         // All begin with the same text: but for the first they are as good as not there.
         let beam = |index| Beam {
             cache: cache.fork(),
@@ -95,6 +101,7 @@ impl<'m> Beams<'m> {
             steps: Vec::with_capacity(count),
             started: false,
             processed: Vec::new(),
+            recordings: Vec::new(),
         }
     }
 
@@ -149,6 +156,7 @@ impl<'m> Beams<'m> {
     /// Computes the scores of what may follow each beam; returns `ln Σ exp` of the logits of each.
     fn process(&mut self, core: &mut Core<'m>) -> Result<Vec<f32>, GenerateError> {
         self.processed.clear();
+        self.recordings.clear();
         let mut normalisers = Vec::with_capacity(self.running.len());
         for (index, beam) in self.running.iter().enumerate() {
             normalisers.push(core.process_log_probabilities(self.row(index), index, &beam.text.tokens)?);
@@ -156,6 +164,7 @@ impl<'m> Beams<'m> {
                 return Err(GenerateError::Scores { position: beam.text.tokens.len() });
             }
             self.processed.extend_from_slice(core.scores.all());
+            self.recordings.extend(core.recording.clone());
         }
         Ok(normalisers)
     }
@@ -214,6 +223,8 @@ impl<'m> Beams<'m> {
                 text.tokens.push(token);
                 text.logprobs.push(core.work.logits(row + 1).row(row)[token as usize] - normalisers[beam]);
                 text.scores.push(self.processed[beam * vocabulary + token as usize]);
+                text.details
+                    .extend(self.recordings.get(beam).map(|recording| recording.details(token, None)));
                 let reason = core.finish(beam, &text.tokens);
                 (text, reason)
             })
@@ -312,7 +323,8 @@ impl Text {
         finish: Option<FinishReason>,
     ) -> GeneratedToken {
         let (id, logprob, score) = (self.tokens[prompt + index], self.logprobs[index], self.scores[index]);
-        GeneratedToken { sequence, id, logprob, score, finish }
+        let details = self.details.get(index).cloned().map(Box::new);
+        GeneratedToken { sequence, id, logprob, score, finish, details }
     }
 }
 

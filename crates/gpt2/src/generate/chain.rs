@@ -2,6 +2,7 @@
 
 use super::GenerateError;
 use super::config::{GenerationConfig, SamplerName};
+use super::details::Recording;
 use crate::process::{
     Context, Dry, DynamicTemperature, EncoderRepetitionPenalty, EpsilonCutoff, EtaCutoff,
     ExponentialDecayLengthPenalty, ForcedTokens, FrequencyPenalty, MinLength, MinP, Mirostat, NoRepeatNgram,
@@ -312,6 +313,14 @@ impl Chain {
     pub fn process(&mut self, context: &Context<'_>, scores: &mut Scores) {
         for (_, processor) in &mut self.steps {
             processor.process(context, scores);
+        }
+    }
+
+    /// Does the same, and has every step recorded.
+    pub(super) fn trace(&mut self, context: &Context<'_>, scores: &mut Scores, recording: &mut Recording) {
+        for (_, processor) in &mut self.steps {
+            processor.process(context, scores);
+            recording.step(processor.name(), scores);
         }
     }
 

@@ -133,8 +133,8 @@ impl<'m> Contrastive<'m> {
         self.cache = cache;
         self.tokens.push(id);
         self.finish = core.finish(0, &self.tokens);
-        let score = core.scores.score(id);
-        ready.push_back(GeneratedToken { sequence: 0, id, logprob, score, finish: self.finish });
+        let (score, details) = (core.scores.score(id), core.details(id, None));
+        ready.push_back(GeneratedToken { sequence: 0, id, logprob, score, finish: self.finish, details });
         Ok(())
     }
 

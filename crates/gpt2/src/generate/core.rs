@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::{Chain, Place, Setup};
 use super::config::{GenerationConfig, Overflow};
+use super::details::{Details, Recording};
 use super::request::{Criterion, Generate};
 use super::{FinishReason, GenerateError, guidance};
 use crate::cache::KvCache;
@@ -11,6 +12,7 @@ use crate::model::{Model, StepError};
 use crate::predict::{PREFILL_CHUNK, normaliser, prefill_probed};
 use crate::probe::Probe;
 use crate::process::{Context, PrefixAllowedTokens, Scores};
+use crate::sample::Draw;
 use crate::tokenizer::Tokenizer;
 use crate::watermark::Watermark;
 use crate::workspace::Workspace;
@@ -33,6 +35,8 @@ pub(super) struct Core<'m> {
     pub(super) work: Workspace,
     /// The scores that the processors change: the model's own stay in `work`.
     pub(super) scores: Scores,
+    /// What happens to the scores, if anybody wants to know.
+    pub(super) recording: Option<Recording>,
 }
 
 /// Texts that end a beam.
@@ -86,8 +90,8 @@ impl<'m> Core<'m> {
         probe: impl FnOnce(&'m Model, usize) -> P,
     ) -> Result<(Self, KvCache, P), GenerateError> {
         let begin = Instant::now();
-        let Generate { model, tokenizer, mut prompt, negative_prompt, config, processors, allowed, criteria } =
-            request;
+        let Generate { model, tokenizer, mut prompt, negative_prompt, config, .. } = request;
+        let Generate { processors, allowed, criteria, details, .. } = request;
         if config.stop_strings.is_some() && tokenizer.is_none() {
             return Err(GenerateError::NoTokenizer("stop_strings"));
         }
@@ -143,6 +147,7 @@ impl<'m> Core<'m> {
             stop,
             work,
             scores,
+            recording: details.map(Recording::new),
         };
         Ok((core, cache, probe))
     }
@@ -166,12 +171,22 @@ impl<'m> Core<'m> {
         tokens: &[u32],
         change: impl FnOnce(&Model, &Workspace, f32, &mut Scores),
     ) -> Result<f32, GenerateError> {
-        let Self { model, config, chain, work, scores, prompt, .. } = self;
+        let Self { model, config, chain, work, scores, prompt, recording, .. } = self;
         let logits = work.logits(row + 1).row(row);
         let normaliser = normaliser_of(model, config, logits, tokens)?;
         scores.set(logits);
+        if let Some(recording) = recording {
+            recording.begin(logits, normaliser, scores);
+        }
         change(model, work, normaliser, scores);
-        chain.process(&Context { tokens, prompt: prompt.len(), sequence }, scores);
+        if let Some(recording) = recording {
+            if config.guides() {
+                recording.step("guidance_scale", scores);
+            } else if config.dola_layers.is_some() {
+                recording.step("dola_layers", scores);
+            }
+        }
+        process(chain, &Context { tokens, prompt: prompt.len(), sequence }, scores, recording);
         Ok(normaliser)
     }
 
@@ -182,13 +197,21 @@ impl<'m> Core<'m> {
         sequence: usize,
         tokens: &[u32],
     ) -> Result<f32, GenerateError> {
-        let Self { model, config, chain, work, scores, prompt, .. } = self;
+        let Self { model, config, chain, work, scores, prompt, recording, .. } = self;
         let logits = work.logits(row + 1).row(row);
         let normaliser = normaliser_of(model, config, logits, tokens)?;
         scores.set(logits);
         scores.map(|_, logit| logit - normaliser);
-        chain.process(&Context { tokens, prompt: prompt.len(), sequence }, scores);
+        if let Some(recording) = recording {
+            recording.begin(logits, normaliser, scores);
+        }
+        process(chain, &Context { tokens, prompt: prompt.len(), sequence }, scores, recording);
         Ok(normaliser)
+    }
+
+    /// What there is to say of a token that was chosen by the scores, if it was asked for.
+    pub(super) fn details(&self, id: u32, draw: Option<Draw>) -> Option<Box<Details>> {
+        Some(Box::new(self.recording.as_ref()?.details(id, draw)))
     }
 
     /// Why a sequence ends with its last token, if it does.
@@ -211,6 +234,17 @@ impl<'m> Core<'m> {
     /// The first of a sequence's tokens that the model sees.
     pub(super) fn window(&self, length: usize) -> usize {
         window(&self.config, length, self.model.config().n_positions)
+    }
+}
+
+/// Changes the scores step by step.
+fn process(chain: &mut Chain, context: &Context<'_>, scores: &mut Scores, recording: &mut Option<Recording>) {
+    match recording {
+        None => chain.process(context, scores),
+        Some(recording) => {
+            chain.trace(context, scores, recording);
+            recording.end(scores);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod check;
 mod config;
 mod contrastive;
 mod core;
+mod details;
 mod dola;
 mod error;
 mod guidance;
@@ -33,6 +34,7 @@ pub use config::{
     DolaHalf, DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, Overflow, Rng, SamplerName,
     SeedingScheme, Watermarking,
 };
+pub use details::{Alternative, Details, DetailsRequest, RemovedToken, Trace, TraceStep};
 pub use error::GenerateError;
 pub use repetition::Repetition;
 pub use request::Generate;
@@ -43,9 +45,10 @@ use self::contrastive::{Contrastive, Hidden};
 use self::core::Core;
 use self::dola::Dola;
 use self::plain::Plain;
+use crate::score::{TokenDetails, token_details};
 
 /// A token, as soon as it is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GeneratedToken {
     /// Which return sequence it belongs to.
     pub sequence: usize,
@@ -58,6 +61,8 @@ pub struct GeneratedToken {
     pub score: f32,
     /// Why the sequence ends with this token, if it does.
     pub finish: Option<FinishReason>,
+    /// What else there is to say of it, if [it was asked for](Generate::details).
+    pub details: Option<Box<Details>>,
 }
 
 /// Why a sequence ended.
@@ -145,6 +150,15 @@ impl<'m> Generation<'m> {
     #[must_use]
     pub fn prompt(&self) -> &[u32] {
         &self.core.prompt
+    }
+
+    /// What the model thinks of every token of the prompt, with so many of the tokens that it finds likeliest in its
+    /// place. A prompt longer than the context is read in windows that overlap by half.
+    ///
+    /// # Errors
+    /// If the model's weights are damaged.
+    pub fn prompt_details(&self, alternatives: usize) -> Result<Vec<TokenDetails>, GenerateError> {
+        Ok(token_details(self.core.model, &self.core.prompt, alternatives)?)
     }
 
     /// Where the time went so far.

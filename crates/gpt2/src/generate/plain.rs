@@ -154,13 +154,17 @@ impl<'m> Plain<'m> {
                 dola.apply(model, row, normaliser, scores);
             }
         })?;
+        let before =
+            core.recording.as_ref().filter(|recording| recording.traces()).map(|_| self.sampler.clone());
         let id = self.sampler.choose(&core.scores, index, position)?;
+        let draw = before.and_then(|sampler| sampler.draw(&core.scores, index, position));
         let context = Context { tokens, prompt: core.prompt.len(), sequence: index };
         core.chain.chosen(&context, &core.scores, id);
         tokens.push(id);
         *finish = core.finish(index, tokens);
         let logprob = core.work.logits(row + 1).row(row)[id as usize] - normaliser;
-        Ok(GeneratedToken { sequence: index, id, logprob, score: core.scores.score(id), finish: *finish })
+        let (score, details) = (core.scores.score(id), core.details(id, draw));
+        Ok(GeneratedToken { sequence: index, id, logprob, score, finish: *finish, details })
     }
 }
 

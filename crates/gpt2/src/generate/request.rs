@@ -1,6 +1,7 @@
 //! What is to be generated: a prompt, settings, and what a caller adds of his own.
 
 use super::config::GenerationConfig;
+use super::details::DetailsRequest;
 use super::text::{Completion, TextGeneration};
 use super::{GenerateError, Generation};
 use crate::model::Model;
@@ -24,6 +25,7 @@ pub struct Generate<'m> {
     pub(super) processors: Vec<Box<dyn Processor>>,
     pub(super) allowed: Option<Allowed>,
     pub(super) criteria: Vec<Criterion<'m>>,
+    pub(super) details: Option<DetailsRequest>,
 }
 
 impl Model {
@@ -52,6 +54,7 @@ impl Model {
             processors: Vec::new(),
             allowed: None,
             criteria: Vec::new(),
+            details: None,
         }
     }
 }
@@ -153,6 +156,26 @@ impl<'m> Generate<'m> {
     /// Adds a criterion: after every token it is asked whether the text ends with that.
     pub fn stopping_criterion(mut self, ends: impl FnMut(&Context<'_>) -> bool + Send + 'm) -> Self {
         self.criteria.push(Box::new(ends));
+        self
+    }
+
+    /// Asks for more about every token than its log-probability: see [`Details`](super::Details). The tokens are the same.
+    ///
+    /// ```
+    /// # use gpt2::{generate::DetailsRequest, model::Formats, pretrained::Pretrained};
+    /// # use gpt2_kernels::{Cpu, Kernels};
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
+    /// # let gpt2 = Pretrained::from_directory(folder, Cpu::new(Kernels::detect(), 2), Formats::default())?;
+    /// let request = gpt2.generate("Once upon a time")?.do_sample(true).top_k(40).max_new_tokens(5);
+    /// let text = request.details(DetailsRequest { alternatives: 3, trace: true }).run()?.remove(0);
+    /// let details = &text.details[0];
+    /// assert!(details.alternatives[0].logprob >= details.alternatives[1].logprob);
+    /// let trace = details.trace.as_ref().expect("it was asked for");
+    /// assert_eq!((trace.steps[0].name, trace.steps[0].left), ("top_k", 40));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn details(mut self, request: DetailsRequest) -> Self {
+        self.details = Some(request);
         self
     }
 

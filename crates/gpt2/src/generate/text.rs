@@ -3,7 +3,7 @@
 use crate::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-use super::{FinishReason, GenerateError, GeneratedToken, Generation, Repetition};
+use super::{Details, FinishReason, GenerateError, GeneratedToken, Generation, Repetition};
 
 /// What one token adds to a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Completion {
     pub logprobs: Vec<f32>,
     /// Their scores after the processors; see [`GeneratedToken::score`].
     pub scores: Vec<f32>,
+    /// What else there is to say of each token; empty unless [it was asked for](super::Generate::details).
+    pub details: Vec<Details>,
     /// Why it ended; `None` while it goes on.
     pub finish: Option<FinishReason>,
     /// The loop that the tokens, but for the end token, run into; `None` while the text goes on.
@@ -85,6 +87,7 @@ impl<'m> TextGeneration<'m> {
         completion.tokens.push(token.id);
         completion.logprobs.push(token.logprob);
         completion.scores.push(token.score);
+        completion.details.extend(token.details.as_deref().cloned());
         completion.finish = token.finish;
         if let Some(reason) = token.finish {
             let end = completion.tokens.len() - usize::from(reason == FinishReason::Eos);

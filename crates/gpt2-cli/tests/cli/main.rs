@@ -4,6 +4,7 @@
 //! that has one token for each character; the demo model is only asked whether it works.
 
 mod generate;
+mod generation_guide;
 mod json;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -2,14 +2,16 @@
 
 mod output;
 mod settings;
+mod trace;
 
 use std::fs::File;
 
-use gpt2::generate::{GenerateError, GenerationConfig};
+use gpt2::generate::{DetailsRequest, GenerateError, GenerationConfig};
+use gpt2::tokenizer::SpecialText;
 
 use self::settings::Settings;
 use super::Format;
-use crate::arguments::Options;
+use crate::arguments::{Options, count};
 use crate::failure::Failure;
 use crate::model::ModelFiles;
 use crate::prompt::{TextArguments, read_text};
@@ -38,6 +40,15 @@ pub(crate) struct Arguments {
     no_prompt: bool,
     #[command(flatten)]
     format: Format,
+    /// Say of every token its rank, the entropy, and the N likeliest in its place
+    #[arg(long, help_heading = "Output", value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    logprobs: Option<usize>,
+    /// Say the same of the prompt's tokens
+    #[arg(long, help_heading = "Output", value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    prompt_logprobs: Option<usize>,
+    /// Say of every token what each step did to the scores, and which random number decided
+    #[arg(long, help_heading = "Output")]
+    trace: bool,
     /// With `--json`: a line for every token too, as soon as it is certain, with the number of its sequence
     #[arg(long, help_heading = "Output", requires = "json")]
     stream: bool,
@@ -84,11 +95,25 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     if let Some(text) = settings.negative_prompt() {
         request = request.negative_prompt(&loaded.tokenizer.encode(text, special)?);
     }
+    if arguments.logprobs.is_some() || arguments.trace {
+        let alternatives = arguments.logprobs.unwrap_or(0);
+        request = request.details(DetailsRequest { alternatives, trace: arguments.trace });
+    }
     let texts = request.text().map_err(|error| blame(error, &given))?;
+    let generation = texts.generation();
+    // A prompt that was healed is another one.
+    let prompt = match generation.config().token_healing {
+        Some(true) => loaded.tokenizer.decode(generation.prompt(), SpecialText::Keep)?,
+        _ => prompt,
+    };
+    let details =
+        arguments.prompt_logprobs.map(|alternatives| generation.prompt_details(alternatives)).transpose()?;
+    let details = details.as_deref();
     if arguments.format.json {
-        output::json(texts, &loaded, &prompt, arguments.stream, terminal)
+        output::json(texts, &loaded, &prompt, details, arguments.stream, terminal)
     } else {
-        output::text(texts, if arguments.no_prompt { "" } else { &prompt }, terminal)
+        let prompt = if arguments.no_prompt { "" } else { &prompt };
+        output::text(texts, prompt, details, &loaded.tokenizer, terminal)
     }
 }
 

@@ -3,9 +3,12 @@
 use std::io::Write;
 use std::time::Duration;
 
-use gpt2::generate::{Completion, FinishReason, TextDelta, TextGeneration};
+use gpt2::generate::{Completion, Details, FinishReason, Repetition, TextDelta, TextGeneration};
+use gpt2::score::TokenDetails;
+use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
+use super::trace;
 use crate::failure::Failure;
 use crate::model::Loaded;
 use crate::terminal::{DIM, Terminal};
@@ -15,6 +18,7 @@ pub(super) fn json(
     mut texts: TextGeneration<'_>,
     loaded: &Loaded,
     prompt: &str,
+    details: Option<&[TokenDetails]>,
     stream: bool,
     terminal: &mut Terminal,
 ) -> Result<(), Failure> {
@@ -26,7 +30,7 @@ pub(super) fn json(
             terminal.output.flush()?;
         }
         while let Some(completion) = texts.completions().get(shown).filter(|c| c.finish.is_some()) {
-            terminal.output.json(&record(loaded, prompt, &texts, completion))?;
+            terminal.output.json(&record(loaded, prompt, details, &texts, shown, completion))?;
             shown += 1;
         }
     }
@@ -59,6 +63,8 @@ impl<'a> Delta<'a> {
 pub(super) fn text(
     mut texts: TextGeneration<'_>,
     prompt: &str,
+    details: Option<&[TokenDetails]>,
+    tokenizer: &Tokenizer,
     terminal: &mut Terminal,
 ) -> Result<(), Failure> {
     let plain = anstyle::Style::new();
@@ -79,6 +85,9 @@ pub(super) fn text(
         }
     }
     writeln!(terminal.output)?;
+    terminal.output.flush()?;
+    trace::prompt(details.unwrap_or_default(), tokenizer, terminal)?;
+    trace::tokens(&texts.completions()[0], tokenizer, terminal)?;
     for (index, completion) in texts.completions().iter().enumerate().skip(1) {
         writeln!(terminal.output)?;
         terminal.output.flush()?;
@@ -86,8 +95,9 @@ pub(super) fn text(
         terminal.output.text(prompt, DIM)?;
         terminal.output.text(&completion.text, plain)?;
         writeln!(terminal.output)?;
+        terminal.output.flush()?;
+        trace::tokens(completion, tokenizer, terminal)?;
     }
-    terminal.output.flush()?;
     terminal.remark(&summary(&texts));
     Ok(())
 }
@@ -103,6 +113,9 @@ fn summary(texts: &TextGeneration<'_>) -> String {
         if !reasons.contains(&reason) {
             reasons.push(reason);
         }
+    }
+    if completions.iter().any(|completion| completion.repetition.is_some()) {
+        reasons.push("repeats itself");
     }
     let config = texts.generation().config();
     let seed =
@@ -138,6 +151,18 @@ struct Record<'a> {
     tokens: &'a [u32],
     logprobs: &'a [f32],
     finish_reason: Option<FinishReason>,
+    /// The loop that the text ends in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repetition: Option<Repetition>,
+    /// With beams: the score of the text, and what its tokens added to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence_score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transition_scores: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_details: Option<&'a [TokenDetails]>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    details: &'a [Details],
     seed: u64,
     usage: Usage,
     timing: Times,
@@ -161,10 +186,13 @@ struct Times {
 fn record<'a>(
     loaded: &'a Loaded,
     prompt: &'a str,
+    details: Option<&'a [TokenDetails]>,
     texts: &'a TextGeneration<'_>,
+    index: usize,
     completion: &'a Completion,
 ) -> Record<'a> {
     let generation = texts.generation();
+    let sequence_score = generation.sequences_scores().get(index).copied();
     let timing = generation.timing();
     let completion_tokens = completion.tokens.len();
     Record {
@@ -175,6 +203,11 @@ fn record<'a>(
         tokens: &completion.tokens,
         logprobs: &completion.logprobs,
         finish_reason: completion.finish,
+        repetition: completion.repetition,
+        sequence_score,
+        transition_scores: sequence_score.map(|_| &completion.scores[..]),
+        prompt_details: details,
+        details: &completion.details,
         seed: generation.config().seed.unwrap_or(0),
         usage: Usage { prompt_tokens: generation.prompt().len(), completion_tokens },
         timing: Times {

@@ -41,9 +41,10 @@ fn is_source(file: &File) -> bool {
     is_rust(file) || file.path.ends_with(".py")
 }
 
-/// Whether the file belongs to a program, which talks to people: the command line, this one, or a tool.
+/// Whether the file belongs to a program, which talks to people: the command line, this one, a tool or an example.
 fn may_meet_the_user(file: &File) -> bool {
-    ["crates/gpt2-cli/", "xtask/", "tools/"].iter().any(|folder| file.path.starts_with(folder))
+    let programs = ["crates/gpt2-cli/", "crates/gpt2/examples/", "xtask/", "tools/"];
+    programs.iter().any(|folder| file.path.starts_with(folder))
 }
 
 /// Over 700 lines means two ideas.
@@ -248,6 +249,7 @@ mod tests {
             assert_lines(printing, "crates/gpt2/src/a.rs", &text, &[2]);
             assert_lines(printing, "crates/gpt2-kernels/tests/a.rs", &text, &[2]);
             assert_lines(printing, "crates/gpt2-cli/src/a.rs", &text, &[]);
+            assert_lines(printing, "crates/gpt2/examples/a.rs", &text, &[]);
             assert_lines(printing, "xtask/src/a.rs", &text, &[]);
             assert_lines(printing, "tools/a/src/a.rs", &text, &[]);
         }

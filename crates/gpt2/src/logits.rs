@@ -50,26 +50,33 @@ impl<'a> Logits<'a> {
 pub fn argmax(scores: &[f32]) -> usize {
     assert!(!scores.is_empty(), "argmax of nothing");
     // Most stretches hold nothing larger, which takes no branch for each score to find out.
-    const STRETCH: usize = 64;
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut best = 0;
-    let mut largest = f32::NEG_INFINITY;
+    let mut highest = f32::NEG_INFINITY;
     for (stretch, scores) in scores.chunks(STRETCH).enumerate() {
-        let mut lanes = [f32::NEG_INFINITY; 8];
-        for scores in scores.chunks(lanes.len()) {
-            for (lane, &score) in lanes.iter_mut().zip(scores) {
-                *lane = larger(*lane, score);
-            }
-        }
-        if lanes.into_iter().fold(f32::NEG_INFINITY, larger) > largest {
+        if largest(scores) > highest {
             for (index, &score) in scores.iter().enumerate() {
-                if score > largest {
-                    (best, largest) = (stretch * STRETCH + index, score);
+                if score > highest {
+                    (best, highest) = (stretch * STRETCH + index, score);
                 }
             }
         }
     }
     best
+}
+
+/// Scores that are looked through at once.
+pub(crate) const STRETCH: usize = 64;
+
+/// The largest of a stretch of scores, `-inf` if there is none. NaN is never largest.
+pub(crate) fn largest(stretch: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    for scores in stretch.chunks(lanes.len()) {
+        for (lane, &score) in lanes.iter_mut().zip(scores) {
+            *lane = larger(*lane, score);
+        }
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, larger)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl Processor for Temperature {
     }
 
     fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
-        scores.map(|_, score| score / self.0);
+        scores.divide(self.0);
     }
 }
 

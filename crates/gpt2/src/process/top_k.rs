@@ -8,7 +8,7 @@ use super::{Context, Processor, Scores};
 #[derive(Clone, Debug)]
 pub struct TopK {
     k: usize,
-    /// A heap of the highest scores met so far, the lowest of them on top.
+    /// Room for the k highest scores.
     highest: Vec<f32>,
 }
 
@@ -29,21 +29,7 @@ impl TopK {
 
     /// The k-th highest score of those left, or `-inf` if there are fewer than k.
     pub(super) fn threshold(&mut self, scores: &Scores) -> f32 {
-        let heap = &mut self.highest;
-        heap.clear();
-        let k = self.k;
-        scores.candidates(|_, score| {
-            if heap.len() < k {
-                heap.push(score);
-                if heap.len() == k {
-                    (0..k / 2).rev().for_each(|top| sift_down(heap, top));
-                }
-            } else if score > heap[0] {
-                heap[0] = score;
-                sift_down(heap, 0);
-            }
-        });
-        if heap.len() < k { f32::NEG_INFINITY } else { heap[0] }
+        scores.highest(self.k, &mut self.highest)
     }
 }
 
@@ -55,25 +41,8 @@ impl Processor for TopK {
     fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
         if self.k < scores.vocabulary() {
             let threshold = self.threshold(scores);
-            scores.keep(|_, score| score >= threshold);
+            scores.keep_from(threshold);
         }
-    }
-}
-
-/// Restores the heap below `top`: every parent is at most its children.
-fn sift_down(heap: &mut [f32], mut top: usize) {
-    loop {
-        let mut least = top;
-        for child in [2 * top + 1, 2 * top + 2] {
-            if child < heap.len() && heap[child] < heap[least] {
-                least = child;
-            }
-        }
-        if least == top {
-            return;
-        }
-        heap.swap(top, least);
-        top = least;
     }
 }
 

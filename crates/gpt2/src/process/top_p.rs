@@ -4,6 +4,9 @@ use gpt2_kernels::math::exp;
 
 use super::{Context, Processor, Scores};
 
+/// Most tokens that are sorted, if all others go anyway.
+const SORTED: usize = 1024;
+
 /// Keeps the smallest set of most probable tokens whose probabilities reach p.
 ///
 /// Equals transformers' `TopPLogitsWarper`, boundary and ties included: the probabilities are
@@ -15,8 +18,8 @@ pub struct TopP {
     /// `1 - p`, subtracted in `f64` and compared in `f32`, as Python and torch do.
     rest: f32,
     least: usize,
-    /// The tokens not yet ruled out: score and id, ascending.
-    ascending: Vec<(f32, u32)>,
+    /// The tokens not yet ruled out: score, id and exponential of the score, ascending.
+    ascending: Vec<(f32, u32, f32)>,
 }
 
 impl TopP {
@@ -49,19 +52,34 @@ impl Processor for TopP {
     fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
         let ascending = &mut self.ascending;
         ascending.clear();
+        let Some((_, max)) = scores.best() else { return };
         // Adding zero makes -0 equal to 0, in the order too.
-        scores.candidates(|id, score| ascending.push((score + 0.0, id)));
-        ascending.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let Some(&(max, _)) = ascending.last() else { return };
-        let total: f64 = ascending.iter().map(|&(score, _)| f64::from(exp(score - max))).sum();
+        scores.candidates(|id, score| ascending.push((score + 0.0, id, exp(score - max))));
+        let total: f64 = ascending.iter().map(|&(_, _, exp)| f64::from(exp)).sum();
+        let probability = |exp: f32| f64::from((f64::from(exp) / total) as f32);
+        let order = |a: &(f32, u32, f32), b: &(f32, u32, f32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+        // Only the likeliest need an order, if all others go whatever theirs is.
+        let mut first = ascending.len().saturating_sub(SORTED.max(self.least));
         let mut sum = 0.0f64;
-        let below = ascending.len().saturating_sub(self.least);
-        for &(score, id) in &ascending[..below] {
-            sum += f64::from((f64::from(exp(score - max)) / total) as f32);
+        if first > 0 {
+            ascending.select_nth_unstable_by(first, order);
+            // Summed up in the order of ids, which is the same everywhere.
+            ascending[..first].sort_unstable_by_key(|&(_, id, _)| id);
+            sum = ascending[..first].iter().map(|&(_, _, exp)| probability(exp)).sum();
             if sum as f32 > self.rest {
-                return;
+                (first, sum) = (0, 0.0);
             }
-            scores.put(id, f32::NEG_INFINITY);
         }
+        ascending[first..].sort_unstable_by(order);
+        let below = ascending.len().saturating_sub(self.least);
+        let mut lowest = first;
+        for &(_, _, exp) in &ascending[first..below] {
+            sum += probability(exp);
+            if sum as f32 > self.rest {
+                break;
+            }
+            lowest += 1;
+        }
+        ascending[..lowest].iter().for_each(|&(_, id, _)| scores.put(id, f32::NEG_INFINITY));
     }
 }

@@ -45,7 +45,7 @@ fn filters_keep_what_transformers_keeps_and_score_it_the_same() {
             found.set(&scores);
             let mut apply = |processor: Option<Box<dyn Processor>>| {
                 if let Some(mut processor) = processor {
-                    processor.process(&Context { tokens: &[], prompt: 0, sequence: 0 }, &mut found);
+                    processor.process(&Context { tokens: &[], prompt: 0, ..Context::default() }, &mut found);
                 }
             };
             apply(setting.temperature.map(|t| Box::new(Temperature::new(t)) as _));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::Config;
-use gpt2::generate::{Chain, Generate, GenerateError, GenerationConfig, Setup};
+use gpt2::generate::{Chain, Generate, GenerateError, GenerationConfig, SamplerName, Setup};
 use gpt2::model::{Formats, Model};
 use gpt2::process::{Context, Dry, PrefixAllowedTokens, Processor, Scores, Xtc};
 use gpt2::tokenizer::{SpecialTokens, Tokenizer};
@@ -86,7 +86,7 @@ fn processors_keep_what_transformers_and_llama_cpp_keep_and_score_it_the_same() 
         let mut setting = case.setting.clone();
         let [allowed, breakers] = ["allowed", "breakers"].map(|name| setting.remove(name));
         let mut config = config(&setting);
-        let context = Context { tokens: &case.tokens, prompt: case.prompt, sequence: 0 };
+        let context = Context { tokens: &case.tokens, prompt: case.prompt, ..Context::default() };
         let mut scores = Scores::default();
         scores.set(take(&mut before, case.vocab));
         let untouched = scores.clone().all().to_vec();
@@ -118,7 +118,7 @@ fn processors_keep_what_transformers_and_llama_cpp_keep_and_score_it_the_same() 
         for &token in chosen {
             let mut scores = Scores::default();
             scores.set(take(&mut before, *vocab));
-            let context = Context { tokens: &tokens, prompt: 1, sequence: 3 };
+            let context = Context { tokens: &tokens, prompt: 1, sequence: 3, ..Context::default() };
             chain.process(&context, &mut scores);
             chain.chosen(&context, &scores, token);
             assert_same(scores.all(), take(&mut after, *vocab), &|| {
@@ -154,7 +154,7 @@ fn a_token_outside_of_the_vocabulary_is_an_error_that_names_the_setting() {
 fn process(config: &GenerationConfig, setup: &Setup<'_>, tokens: &[u32], scores: &[f32]) -> Vec<f32> {
     let mut all = Scores::default();
     all.set(scores);
-    let context = Context { tokens, prompt: 1, sequence: 0 };
+    let context = Context { tokens, prompt: 1, ..Context::default() };
     Chain::new(config, setup).expect("settings").process(&context, &mut all);
     all.all().to_vec()
 }
@@ -207,7 +207,8 @@ fn whether_xtc_leaves_tokens_out_depends_on_seed_sequence_and_position_alone() {
         let mut scores = Scores::default();
         scores.set(&[1.0, 1.0, -9.0]);
         let tokens = vec![0; position];
-        Xtc::new(0.3, 0.1, seed).process(&Context { tokens: &tokens, prompt: 1, sequence }, &mut scores);
+        Xtc::new(0.3, 0.1, seed)
+            .process(&Context { tokens: &tokens, prompt: 1, sequence, ..Context::default() }, &mut scores);
         scores.score(0) == f32::NEG_INFINITY
     };
     for axis in 0..3 {
@@ -234,6 +235,25 @@ fn mirostat_stands_in_for_what_else_truncates() {
     assert_eq!(process(&both, &setup, &[0], &scores), process(&mirostat, &setup, &[0], &scores));
     let idle: Vec<&str> = both.without_effect().iter().map(|idle| idle.setting).collect();
     assert_eq!(idle, ["top_k", "min_p"]);
+}
+
+#[test]
+fn samplers_that_an_order_leaves_out_are_named() {
+    let config = GenerationConfig {
+        do_sample: Some(true),
+        samplers: Some(vec![SamplerName::Temperature, SamplerName::MinP]),
+        temperature: Some(0.7),
+        top_p: Some(0.9),
+        min_p: Some(0.1),
+        repetition_penalty: Some(1.1),
+        ..GenerationConfig::default()
+    };
+    let idle: Vec<&str> = config.without_effect().iter().map(|idle| idle.setting).collect();
+    assert_eq!(idle, ["repetition_penalty", "top_p"]);
+    // Where nothing is drawn there is no order, and penalties are penalties.
+    let greedy = GenerationConfig { do_sample: Some(false), ..config };
+    let idle: Vec<&str> = greedy.without_effect().iter().map(|idle| idle.setting).collect();
+    assert_eq!(idle, ["temperature", "top_p", "min_p", "samplers"]);
 }
 
 #[test]
@@ -358,7 +378,7 @@ proptest! {
         let mut all = Scores::default();
         all.set(&scores);
         let tokens = [0, 1, 0, 1, 0];
-        let context = Context { tokens: &tokens, prompt: 1, sequence: 0 };
+        let context = Context { tokens: &tokens, prompt: 1, ..Context::default() };
         let mut chain = Chain::new(&config, &setup).expect("settings");
         chain.process(&context, &mut all);
         match gpt2::sample::Sampler::new(&config).choose(&all, 0, 5) {

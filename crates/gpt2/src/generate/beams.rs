@@ -8,17 +8,14 @@ use std::collections::VecDeque;
 
 use gpt2_kernels::math::exp;
 
+use super::beam::{self, Beam, Candidate, FAR_BELOW, Shown, Text, highest};
 use super::config::EarlyStopping;
 use super::core::Core;
-use super::details::{Details, Recording};
-use super::plain::recycled;
+use super::details::Recording;
 use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
-use crate::model::{Step, Want};
+use crate::model::Step;
 use crate::sample::{Noise, Sampler};
-
-/// What a score loses to be worse than any other: as in transformers.
-const FAR_BELOW: f32 = -1.0e9;
 
 /// The beams of a prompt, and the texts they have led to.
 pub(super) struct Beams<'m> {
@@ -29,10 +26,7 @@ pub(super) struct Beams<'m> {
     /// Whether a beam that goes on may still become better than the worst finished text.
     improvable: bool,
     ended: bool,
-    /// Tokens of the continuation that were given out.
-    shown: usize,
-    /// What the caller has ended.
-    stopped: Vec<bool>,
+    shown: Shown,
     /// Empty but during a forward pass; kept for its allocation.
     steps: Vec<Step<'m>>,
     started: bool,
@@ -40,14 +34,6 @@ pub(super) struct Beams<'m> {
     processed: Vec<f32>,
     /// What happened to them, for each beam, if anybody wants to know.
     recordings: Vec<Recording>,
-}
-
-/// A text that goes on.
-struct Beam {
-    cache: KvCache,
-    text: Text,
-    /// The sum of its scores.
-    score: f32,
 }
 
 /// A text that has ended.
@@ -58,46 +44,16 @@ struct Finished {
     reason: FinishReason,
 }
 
-/// Tokens and what was said of them.
-#[derive(Clone)]
-struct Text {
-    /// Prompt and continuation.
-    tokens: Vec<u32>,
-    /// Of the continuation, by the model.
-    logprobs: Vec<f32>,
-    /// Of the continuation, after the processors: what was added to the beam's score.
-    scores: Vec<f32>,
-    /// Of the continuation; empty unless it was asked for.
-    details: Vec<Details>,
-}
-
-/// A beam and a token behind it.
-struct Candidate {
-    beam: usize,
-    token: u32,
-    /// The beam's score with the token's added.
-    score: f32,
-}
-
 impl<'m> Beams<'m> {
     pub(super) fn new(core: &Core<'m>, cache: &KvCache) -> Self {
         let count = core.config.beams();
-        let (logprobs, scores, details) = (Vec::new(), Vec::new(), Vec::new());
-        let text = Text { tokens: core.prompt.clone(), logprobs, scores, details };
-        // All begin with the same text: but for the first they are as good as not there.
-        let beam = |index| Beam {
-            cache: cache.fork(),
-            text: text.clone(),
-            score: if index == 0 { 0.0 } else { FAR_BELOW },
-        };
         Self {
-            running: (0..count).map(beam).collect(),
+            running: beam::begin(count, core, cache),
             finished: Vec::with_capacity(count),
             sampler: Sampler::new(&core.config),
             improvable: true,
             ended: false,
-            shown: 0,
-            stopped: vec![false; core.config.sequences()],
+            shown: Shown::new(core.config.sequences()),
             steps: Vec::with_capacity(count),
             started: false,
             processed: Vec::new(),
@@ -106,16 +62,16 @@ impl<'m> Beams<'m> {
     }
 
     pub(super) fn finished(&self) -> bool {
-        self.ended || self.stopped.iter().all(|&stopped| stopped)
+        self.ended || self.shown.stopped()
     }
 
     pub(super) fn stop(&mut self, sequence: usize) {
-        self.stopped[sequence] = true;
+        self.shown.stop(sequence);
     }
 
     /// The scores of the finished texts that are returned, best first; empty before the end.
     pub(super) fn scores(&self) -> Vec<f32> {
-        let returned = if self.ended { self.stopped.len() } else { 0 };
+        let returned = if self.ended { self.shown.sequences() } else { 0 };
         self.finished.iter().take(returned).map(|finished| finished.score).collect()
     }
 
@@ -126,7 +82,7 @@ impl<'m> Beams<'m> {
         ready: &mut VecDeque<GeneratedToken>,
     ) -> Result<(), GenerateError> {
         if self.started {
-            self.forward(core);
+            beam::forward(self.running.iter_mut(), &mut self.steps, core);
         }
         let normalisers = self.process(core)?;
         let candidates = self.candidates(core)?;
@@ -134,18 +90,6 @@ impl<'m> Beams<'m> {
         self.started = true;
         self.show(core, ready);
         Ok(())
-    }
-
-    /// Feeds the last token of every beam.
-    fn forward(&mut self, core: &mut Core<'m>) {
-        let model = core.model;
-        let mut batch = recycled(std::mem::take(&mut self.steps));
-        batch.extend(self.running.iter_mut().map(|Beam { cache, text, .. }| {
-            Step::new(model, &text.tokens[text.tokens.len() - 1..], cache, Want::Last)
-                .expect("a beam at its limit is finished, and tokens come from the vocabulary")
-        }));
-        model.forward(&mut batch, &mut core.work);
-        self.steps = recycled(batch);
     }
 
     /// Which row of the logits is a beam's: behind the prompt there is one row for all.
@@ -159,7 +103,12 @@ impl<'m> Beams<'m> {
         self.recordings.clear();
         let mut normalisers = Vec::with_capacity(self.running.len());
         for (index, beam) in self.running.iter().enumerate() {
-            normalisers.push(core.process_log_probabilities(self.row(index), index, &beam.text.tokens)?);
+            normalisers.push(core.process_log_probabilities(
+                self.row(index),
+                index,
+                &beam.text.tokens,
+                &[],
+            )?);
             if !core.scores.are_numbers() {
                 return Err(GenerateError::Scores { position: beam.text.tokens.len() });
             }
@@ -173,7 +122,7 @@ impl<'m> Beams<'m> {
     /// each of the best ends with an end token.
     fn candidates(&mut self, core: &Core<'m>) -> Result<Vec<Candidate>, GenerateError> {
         let vocabulary = core.model.config().vocab_size;
-        let count = (1 + core.eos_token_ids.len()).max(2) * self.running.len();
+        let count = (1 + core.eos_token_ids.len()).max(2) * core.config.beams();
         let position = self.running[0].text.tokens.len();
         let (running, processed) = (&self.running, &self.processed);
         let score = |index: usize| processed[index] + running[index / vocabulary].score;
@@ -211,7 +160,7 @@ impl<'m> Beams<'m> {
 
     /// Sorts candidates into those that go on and those that end.
     fn take(&mut self, core: &mut Core<'m>, candidates: &[Candidate], normalisers: &[f32]) {
-        let count = self.running.len();
+        let count = core.config.beams();
         let early = core.config.early_stopping.unwrap_or_default();
         let penalty = core.config.length_penalty.unwrap_or(1.0);
         let vocabulary = core.model.config().vocab_size;
@@ -219,12 +168,10 @@ impl<'m> Beams<'m> {
             .iter()
             .map(|&Candidate { beam, token, .. }| {
                 let row = self.row(beam);
-                let mut text = self.running[beam].text.clone();
-                text.tokens.push(token);
-                text.logprobs.push(core.work.logits(row + 1).row(row)[token as usize] - normalisers[beam]);
-                text.scores.push(self.processed[beam * vocabulary + token as usize]);
-                text.details
-                    .extend(self.recordings.get(beam).map(|recording| recording.details(token, None)));
+                let logprob = core.work.logits(row + 1).row(row)[token as usize] - normalisers[beam];
+                let score = self.processed[beam * vocabulary + token as usize];
+                let details = self.recordings.get(beam).map(|recording| recording.details(token, None));
+                let text = self.running[beam].text.and(token, logprob, score, details);
                 let reason = core.finish(beam, &text.tokens);
                 (text, reason)
             })
@@ -250,7 +197,7 @@ impl<'m> Beams<'m> {
             |index: usize| candidates[index].score + if texts[index].1.is_some() { FAR_BELOW } else { 0.0 };
         let next = highest(count, (0..candidates.len()).map(score));
         let beams: Vec<usize> = next.iter().map(|&index| candidates[index].beam).collect();
-        let caches = self.hand_over(&beams);
+        let caches = beam::hand_over(&mut self.running, &beams);
         self.running = next
             .into_iter()
             .zip(caches)
@@ -269,87 +216,16 @@ impl<'m> Beams<'m> {
         self.ended = !self.improvable || full || all_end;
     }
 
-    /// The caches of the beams that go on: the last child of a beam has its parent's, the others share its blocks.
-    fn hand_over(&mut self, parents: &[usize]) -> Vec<KvCache> {
-        let mut caches: Vec<Option<KvCache>> = self.running.drain(..).map(|beam| Some(beam.cache)).collect();
-        let of = |index: usize| {
-            let parent = parents[index];
-            let last = !parents[index + 1..].contains(&parent);
-            let cache = if last { caches[parent].take() } else { caches[parent].as_ref().map(KvCache::fork) };
-            cache.expect("a cache is given away with its last child")
-        };
-        (0..parents.len()).map(of).collect()
-    }
-
-    /// Gives out the part on which all texts agree that may be returned, and at the end all of them.
+    /// Gives out what is certain.
     fn show(&mut self, core: &Core<'m>, ready: &mut VecDeque<GeneratedToken>) {
         let prompt = core.prompt.len();
-        let first = self.shown;
         if self.ended {
-            for sequence in 0..self.stopped.len() {
-                let Some(Finished { text, reason, .. }) = self.finished.get(sequence) else { continue };
-                let last = text.logprobs.len() - 1;
-                let token = |index| text.token(prompt, sequence, index, (index == last).then_some(*reason));
-                ready.extend((first..=last).map(token));
-            }
+            let texts = self.finished.iter().map(|finished| (&finished.text, finished.reason));
+            self.shown.rest(prompt, texts, ready);
         } else {
             let running = self.running.iter().map(|beam| &beam.text);
-            let texts = || running.clone().chain(self.finished.iter().map(|finished| &finished.text));
-            let Some(one) = texts().next() else { return };
-            // The last token of a finished text ends it, and is shown with the reason.
-            let agreed = |index: usize| {
-                texts().all(|text| text.tokens.get(prompt + index) == one.tokens.get(prompt + index))
-            };
-            let most = texts().map(|text| text.logprobs.len()).min().unwrap_or(0);
-            let finished = self.finished.iter().map(|finished| finished.text.logprobs.len() - 1).min();
-            let most = most.min(finished.unwrap_or(most));
-            let end = (first..most).find(|&index| !agreed(index)).unwrap_or(most.max(first));
-            for index in first..end {
-                ready
-                    .extend((0..self.stopped.len()).map(|sequence| one.token(prompt, sequence, index, None)));
-            }
-            self.shown = end;
+            let finished = self.finished.iter().map(|finished| &finished.text);
+            self.shown.agreed(prompt, running, finished, ready);
         }
-        ready.retain(|token| !self.stopped[token.sequence]);
-    }
-}
-
-impl Text {
-    fn token(
-        &self,
-        prompt: usize,
-        sequence: usize,
-        index: usize,
-        finish: Option<FinishReason>,
-    ) -> GeneratedToken {
-        let (id, logprob, score) = (self.tokens[prompt + index], self.logprobs[index], self.scores[index]);
-        let details = self.details.get(index).cloned().map(Box::new);
-        GeneratedToken { sequence, id, logprob, score, finish, details }
-    }
-}
-
-/// The indices of the highest scores, the highest first; of equals the lower index.
-fn highest<T: PartialOrd + Copy>(count: usize, scores: impl Iterator<Item = T>) -> Vec<usize> {
-    let mut best: Vec<(T, usize)> = Vec::with_capacity(count + 1);
-    for (index, score) in scores.enumerate() {
-        if best.len() == count && best.last().is_some_and(|&(lowest, _)| score <= lowest) {
-            continue;
-        }
-        let place = best.partition_point(|&(other, _)| other >= score);
-        best.insert(place, (score, index));
-        best.truncate(count);
-    }
-    best.into_iter().map(|(_, index)| index).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_highest_come_in_order_and_of_equals_the_first() {
-        assert_eq!(highest(3, [1.0, 5.0, 3.0, 5.0, 4.0].into_iter()), [1, 3, 4]);
-        assert_eq!(highest(9, [1.0, 2.0].into_iter()), [1, 0]);
-        assert_eq!(highest(2, [7, 7, 7].into_iter()), [0, 1]);
     }
 }

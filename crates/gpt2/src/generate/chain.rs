@@ -1,13 +1,13 @@
 //! The processors that a configuration asks for, in their order.
 
 use super::GenerateError;
-use super::config::{GenerationConfig, SamplerName};
+use super::config::{ForcedWords, GenerationConfig, SamplerName};
 use super::details::Recording;
 use crate::process::{
     Context, Dry, DynamicTemperature, EncoderRepetitionPenalty, EpsilonCutoff, EtaCutoff,
-    ExponentialDecayLengthPenalty, ForcedTokens, FrequencyPenalty, MinLength, MinP, Mirostat, NoRepeatNgram,
-    Processor, RemoveInvalidValues, RenormalizeLogits, RepetitionPenalty, Scores, SequenceBias,
-    SuppressTokens, Temperature, TopH, TopK, TopNSigma, TopP, TypicalP, Xtc,
+    ExponentialDecayLengthPenalty, ForcedTokens, FrequencyPenalty, HammingDiversity, MinLength, MinP,
+    Mirostat, NoRepeatNgram, Processor, RemoveInvalidValues, RenormalizeLogits, RepetitionPenalty, Scores,
+    SequenceBias, SuppressTokens, Temperature, TopH, TopK, TopNSigma, TopP, TypicalP, Xtc,
 };
 use crate::tokenizer::Tokenizer;
 
@@ -23,7 +23,7 @@ use crate::tokenizer::Tokenizer;
 /// let mut chain = Chain::new(&config, &Setup { vocabulary: 3, total_tokens: 20, ..Setup::default() })?;
 /// let mut scores = Scores::default();
 /// scores.set(&[1.0, -1.0, 4.0]);
-/// chain.process(&Context { tokens: &[1, 2], prompt: 2, sequence: 0 }, &mut scores);
+/// chain.process(&Context { tokens: &[1, 2], prompt: 2, ..Context::default() }, &mut scores);
 /// assert_eq!(scores.all(), [1.0, -2.0, 2.0]);
 /// # Ok::<(), gpt2::generate::GenerateError>(())
 /// ```
@@ -50,6 +50,7 @@ pub struct Setup<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     SequenceBias,
+    DiversityPenalty,
     EncoderRepetitionPenalty,
     RepetitionPenalty,
     FrequencyPenalty,
@@ -117,6 +118,9 @@ impl Chain {
     fn add_penalties(&mut self, config: &GenerationConfig) {
         let penalty = |penalty: Option<f64>| penalty.filter(|&penalty| penalty != 1.0);
         let size = |size: Option<usize>| size.filter(|&size| size > 0);
+        if let Some(penalty) = config.diversity_penalty.filter(|_| config.groups() > 1) {
+            self.add(Place::DiversityPenalty, Box::new(HammingDiversity::new(penalty)));
+        }
         if let Some(reward) = penalty(config.encoder_repetition_penalty) {
             self.add(Place::EncoderRepetitionPenalty, Box::new(EncoderRepetitionPenalty::new(reward)));
         }
@@ -334,7 +338,9 @@ impl Chain {
 
 /// Checks that settings name only tokens of the vocabulary.
 fn check_tokens(config: &GenerationConfig, vocabulary: usize) -> Result<(), GenerateError> {
-    let settings: [(&'static str, Vec<u32>); 6] = [
+    let forced = config.force_words_ids.iter().flatten().flat_map(ForcedWords::phrases);
+    let settings: [(&'static str, Vec<u32>); 7] = [
+        ("force_words_ids", forced.flatten().copied().collect()),
         ("sequence_bias", config.sequence_bias.iter().flatten().flat_map(|(ids, _)| ids).copied().collect()),
         ("bad_words_ids", config.bad_words_ids.iter().flatten().flatten().copied().collect()),
         ("forced_bos_token_id", config.forced_bos_token_id.into_iter().collect()),

@@ -1,7 +1,7 @@
 //! What settings may be, and which of them change nothing.
 
 use super::GenerateError;
-use super::config::{EarlyStopping, ForcedWords, GenerationConfig, Overflow, Rng};
+use super::config::{EarlyStopping, ForcedWords, GenerationConfig, Overflow, Rng, SamplerName};
 
 /// A setting that changes nothing beside the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,10 +107,7 @@ impl GenerationConfig {
     /// Checks lists, and settings that exclude each other.
     fn check_choices(&self) -> Result<(), GenerateError> {
         let empty = |phrases: &[Vec<u32>]| phrases.iter().any(Vec::is_empty);
-        let forced_empty = |words: &ForcedWords| match words {
-            ForcedWords::Phrase(phrase) => phrase.is_empty(),
-            ForcedWords::OneOf(phrases) => phrases.is_empty() || empty(phrases),
-        };
+        let forced_empty = |words: &ForcedWords| words.phrases().is_empty() || empty(words.phrases());
         if self.bad_words_ids.as_deref().is_some_and(empty) {
             return Err(GenerateError::setting(
                 "bad_words_ids",
@@ -136,7 +133,21 @@ impl GenerationConfig {
                 "an empty one",
             ));
         }
-        let groups = self.num_beam_groups.unwrap_or(1);
+        let begins_another = |words: &ForcedWords| {
+            let phrases = words.phrases();
+            let begins =
+                |index: usize, other: usize| other != index && phrases[other].starts_with(&phrases[index]);
+            (0..phrases.len()).any(|index| (0..phrases.len()).any(|other| begins(index, other)))
+        };
+        if self.force_words_ids.iter().flatten().any(begins_another) {
+            let expected = "alternatives none of which begins with another";
+            return Err(GenerateError::setting("force_words_ids", expected, "one that does"));
+        }
+        let groups = self.groups();
+        if groups > 1 && self.beams() > 1 && self.diversity_penalty.unwrap_or(0.0) == 0.0 {
+            let expected = "above 0 with `num_beam_groups`, or the groups would all be the same";
+            return Err(GenerateError::setting("diversity_penalty", expected, 0));
+        }
         if !self.beams().is_multiple_of(groups) {
             return Err(GenerateError::setting("num_beam_groups", "a divisor of `num_beams`", groups));
         }
@@ -183,33 +194,44 @@ impl GenerationConfig {
         let greedy = !samples;
         let set = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
         let mirostat = self.mirostat.is_some_and(|version| version > 0);
-        let truncating = [
-            ("top_k", self.top_k.is_some_and(|k| k != 50 && k != 0)),
-            ("top_p", set(self.top_p, 1.0)),
-            ("min_p", set(self.min_p, 0.0)),
-            ("top_h", self.top_h.is_some()),
-            ("typical_p", set(self.typical_p, 1.0)),
-            ("epsilon_cutoff", set(self.epsilon_cutoff, 0.0)),
-            ("eta_cutoff", set(self.eta_cutoff, 0.0)),
-            ("xtc_probability", set(self.xtc_probability, 0.0)),
-            ("top_n_sigma", self.top_n_sigma.is_some_and(|n| n > 0.0)),
+        // What `samplers` gives an order to: penalties, what draws are restricted by, and what mirostat replaces of it.
+        let penalties = [
+            ("repetition_penalty", set(self.repetition_penalty, 1.0), SamplerName::Penalties),
+            ("frequency_penalty", set(self.frequency_penalty, 0.0), SamplerName::Penalties),
+            ("presence_penalty", set(self.presence_penalty, 0.0), SamplerName::Penalties),
+            ("dry_multiplier", set(self.dry_multiplier, 0.0), SamplerName::Dry),
         ];
-        let truncating = truncating.map(|(setting, set)| {
-            (setting, !greedy && mirostat && set, "`mirostat` says how many tokens to draw from")
-        });
+        let tempering = [
+            ("temperature", self.temperature.is_some_and(|t| t != 1.0 && t != 0.0), SamplerName::Temperature),
+            ("dynatemp_range", set(self.dynatemp_range, 0.0), SamplerName::Temperature),
+        ];
+        let truncating = [
+            ("top_k", !contrasts && self.top_k.is_some_and(|k| k != 50 && k != 0), SamplerName::TopK),
+            ("top_p", set(self.top_p, 1.0), SamplerName::TopP),
+            ("min_p", set(self.min_p, 0.0), SamplerName::MinP),
+            ("top_h", self.top_h.is_some(), SamplerName::TopH),
+            ("typical_p", set(self.typical_p, 1.0), SamplerName::TypP),
+            ("epsilon_cutoff", set(self.epsilon_cutoff, 0.0), SamplerName::EpsilonCutoff),
+            ("eta_cutoff", set(self.eta_cutoff, 0.0), SamplerName::EtaCutoff),
+            ("xtc_probability", set(self.xtc_probability, 0.0), SamplerName::Xtc),
+            ("top_n_sigma", self.top_n_sigma.is_some_and(|n| n > 0.0), SamplerName::TopNSigma),
+        ];
+        let left_out = |name: SamplerName| {
+            let order = self.samplers.as_ref().filter(|_| samples);
+            order
+                .is_some_and(|order| !order.contains(&name))
+                .then_some("the list of `samplers` leaves it out")
+        };
+        let draws = |name| if greedy { Some(sampling) } else { left_out(name) };
+        let replaced = (mirostat && samples).then_some("`mirostat` says how many tokens to draw from");
+        let ordered = (penalties.into_iter().map(|(setting, set, name)| (setting, set, left_out(name))))
+            .chain(tempering.into_iter().map(|(setting, set, name)| (setting, set, draws(name))))
+            .chain(
+                truncating.into_iter().map(|(setting, set, name)| (setting, set, replaced.or(draws(name)))),
+            )
+            .filter_map(|(setting, set, reason)| Some(Idle { setting, reason: reason.filter(|_| set)? }));
         let idle = [
-            ("temperature", greedy && self.temperature.is_some_and(|t| t != 1.0 && t != 0.0), sampling),
-            ("top_k", greedy && !contrasts && self.top_k.is_some_and(|k| k != 50 && k != 0), sampling),
-            ("top_p", greedy && set(self.top_p, 1.0), sampling),
-            ("min_p", greedy && set(self.min_p, 0.0), sampling),
-            ("top_h", greedy && self.top_h.is_some(), sampling),
-            ("typical_p", greedy && set(self.typical_p, 1.0), sampling),
-            ("epsilon_cutoff", greedy && set(self.epsilon_cutoff, 0.0), sampling),
-            ("eta_cutoff", greedy && set(self.eta_cutoff, 0.0), sampling),
-            ("xtc_probability", greedy && set(self.xtc_probability, 0.0), sampling),
             ("mirostat", greedy && mirostat, sampling),
-            ("dynatemp_range", greedy && set(self.dynatemp_range, 0.0), sampling),
-            ("top_n_sigma", greedy && self.top_n_sigma.is_some_and(|n| n > 0.0), sampling),
             ("samplers", greedy && self.samplers.is_some(), sampling),
             ("rng", greedy && self.rng == Some(Rng::Torch), sampling),
             ("early_stopping", one && self.early_stopping.is_some_and(|e| e != EarlyStopping::False), beams),
@@ -217,7 +239,7 @@ impl GenerationConfig {
             ("num_beam_groups", one && self.num_beam_groups.is_some_and(|n| n > 1), beams),
             (
                 "diversity_penalty",
-                self.num_beam_groups.unwrap_or(1) == 1 && set(self.diversity_penalty, 0.0),
+                self.groups() == 1 && set(self.diversity_penalty, 0.0),
                 "it is a matter of groups of beams, and there is one (`num_beam_groups`)",
             ),
             (
@@ -244,11 +266,8 @@ impl GenerationConfig {
             ("mirostat_tau", self.mirostat_tau.is_some() && !mirostat, "`mirostat` is 0"),
             ("mirostat_eta", self.mirostat_eta.is_some() && !mirostat, "`mirostat` is 0"),
         ];
-        idle.into_iter()
-            .chain(truncating)
-            .filter(|&(_, idle, _)| idle)
-            .map(|(setting, _, reason)| Idle { setting, reason })
-            .collect()
+        let idle = idle.into_iter().filter(|&(_, idle, _)| idle);
+        ordered.chain(idle.map(|(setting, _, reason)| Idle { setting, reason })).collect()
     }
 }
 

@@ -166,7 +166,8 @@ pub struct GenerationConfig {
     /// The tokens that end a text. Default: the model's.
     #[serde(deserialize_with = "one_or_many", serialize_with = "one_or_list")]
     pub eos_token_id: Option<Vec<u32>>,
-    /// The token that stands behind the end of shorter texts of a batch; nothing here needs it.
+    /// The token that stands behind the end of shorter texts of a batch; here it is only what a group of beams that has
+    /// ended counts as choosing. Default: the first end token.
     pub pad_token_id: Option<u32>,
 
     /// Fields that nothing here knows, as they were read.
@@ -310,6 +311,17 @@ pub enum SamplerName {
     Xtc,
 }
 
+impl ForcedWords {
+    /// The phrases, one of which must occur.
+    #[must_use]
+    pub fn phrases(&self) -> &[Vec<u32>] {
+        match self {
+            Self::Phrase(phrase) => std::slice::from_ref(phrase),
+            Self::OneOf(phrases) => phrases,
+        }
+    }
+}
+
 impl GenerationConfig {
     /// New tokens when nothing limits the length.
     pub const DEFAULT_NEW_TOKENS: usize = 20;
@@ -451,6 +463,12 @@ impl GenerationConfig {
     #[must_use]
     pub fn beams(&self) -> usize {
         self.num_beams.unwrap_or(1)
+    }
+
+    /// Groups of beams, each of which avoids the tokens of those before it.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.num_beam_groups.unwrap_or(1)
     }
 
     /// Texts returned.

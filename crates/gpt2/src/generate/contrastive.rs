@@ -127,7 +127,7 @@ impl<'m> Contrastive<'m> {
         self.propose(core, normaliser)?;
         self.forward(core);
         let Candidate { id, logprob, row, cache, .. } = self.best(core.model);
-        let context = Context { tokens: &self.tokens, prompt: core.prompt.len(), sequence: 0 };
+        let context = Context { tokens: &self.tokens, prompt: core.prompt.len(), ..Context::default() };
         core.chain.chosen(&context, &core.scores, id);
         self.row = row;
         self.cache = cache;

@@ -186,16 +186,18 @@ impl<'m> Core<'m> {
                 recording.step("dola_layers", scores);
             }
         }
-        process(chain, &Context { tokens, prompt: prompt.len(), sequence }, scores, recording);
+        process(chain, &Context { tokens, prompt: prompt.len(), sequence, others: &[] }, scores, recording);
         Ok(normaliser)
     }
 
-    /// The same for log-probabilities, which are what the processors of beams change.
+    /// The same for log-probabilities, which are what the processors of beams change. `others` are the tokens that
+    /// beams of other groups have chosen at this position.
     pub(super) fn process_log_probabilities(
         &mut self,
         row: usize,
         sequence: usize,
         tokens: &[u32],
+        others: &[u32],
     ) -> Result<f32, GenerateError> {
         let Self { model, config, chain, work, scores, prompt, recording, .. } = self;
         let logits = work.logits(row + 1).row(row);
@@ -205,7 +207,7 @@ impl<'m> Core<'m> {
         if let Some(recording) = recording {
             recording.begin(logits, normaliser, scores);
         }
-        process(chain, &Context { tokens, prompt: prompt.len(), sequence }, scores, recording);
+        process(chain, &Context { tokens, prompt: prompt.len(), sequence, others }, scores, recording);
         Ok(normaliser)
     }
 
@@ -216,7 +218,7 @@ impl<'m> Core<'m> {
 
     /// Why a sequence ends with its last token, if it does.
     pub(super) fn finish(&mut self, sequence: usize, tokens: &[u32]) -> Option<FinishReason> {
-        let context = Context { tokens, prompt: self.prompt.len(), sequence };
+        let context = Context { tokens, prompt: self.prompt.len(), sequence, ..Context::default() };
         let last = tokens.last()?;
         if self.eos_token_ids.contains(last) {
             Some(FinishReason::Eos)

@@ -284,7 +284,7 @@ mod tests {
         scores.set(&logits);
         let mut recording = Recording::new(DetailsRequest { alternatives: 2, trace: true });
         recording.begin(&logits, 0.0, &scores);
-        chain.trace(&Context { tokens: &[1], prompt: 1, sequence: 0 }, &mut scores, &mut recording);
+        chain.trace(&Context { tokens: &[1], prompt: 1, ..Context::default() }, &mut scores, &mut recording);
         recording.end(&scores);
         let details = recording.details(1, None);
 

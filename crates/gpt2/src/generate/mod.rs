@@ -7,15 +7,18 @@
 //! finished takes part in every forward pass. A sequence's tokens are a function of prompt, settings,
 //! seed and its own index: not of what else is generated beside it.
 
+mod beam;
 mod beams;
 mod chain;
 mod check;
 mod config;
+mod constraints;
 mod contrastive;
 mod core;
 mod details;
 mod dola;
 mod error;
+mod groups;
 mod guidance;
 mod heal;
 mod plain;
@@ -41,9 +44,11 @@ pub use request::Generate;
 pub use text::{Completion, TextDelta, TextGeneration};
 
 use self::beams::Beams;
+use self::constraints::Constraints;
 use self::contrastive::{Contrastive, Hidden};
 use self::core::Core;
 use self::dola::Dola;
+use self::groups::Groups;
 use self::plain::Plain;
 use crate::score::{TokenDetails, token_details};
 
@@ -106,6 +111,7 @@ pub struct Generation<'m> {
 enum Mode<'m> {
     Plain(Box<Plain<'m>>),
     Beams(Beams<'m>),
+    Groups(Groups<'m>),
     Contrastive(Box<Contrastive<'m>>),
 }
 
@@ -120,8 +126,14 @@ impl<'m> Generation<'m> {
         let vocabulary = request.model.config().vocab_size;
         let (beams, sequences) = (request.config.beams(), request.config.sequences());
         let (core, mode) = if beams > 1 {
+            let groups = request.config.groups();
+            let constraints = request.config.force_words_ids.as_deref().map(Constraints::new);
             let (core, cache) = Core::new(request, beams)?;
-            let mode = Mode::Beams(Beams::new(&core, &cache));
+            let mode = if groups > 1 || constraints.is_some() {
+                Mode::Groups(Groups::new(&core, &cache, constraints))
+            } else {
+                Mode::Beams(Beams::new(&core, &cache))
+            };
             (core, mode)
         } else if request.config.contrasts() {
             let rows = request.config.top_k.map_or(1, |top_k| top_k.min(vocabulary));
@@ -172,6 +184,7 @@ impl<'m> Generation<'m> {
     pub fn sequences_scores(&self) -> Vec<f32> {
         match &self.mode {
             Mode::Beams(beams) => beams.scores(),
+            Mode::Groups(groups) => groups.scores(),
             Mode::Plain(_) | Mode::Contrastive(_) => Vec::new(),
         }
     }
@@ -184,6 +197,7 @@ impl<'m> Generation<'m> {
         match &mut self.mode {
             Mode::Plain(plain) => plain.stop(sequence, reason),
             Mode::Beams(beams) => beams.stop(sequence),
+            Mode::Groups(groups) => groups.stop(sequence),
             Mode::Contrastive(contrastive) => contrastive.stop(sequence, reason),
         }
         self.ready.retain(|token| token.sequence != sequence);
@@ -193,6 +207,7 @@ impl<'m> Generation<'m> {
         match &self.mode {
             Mode::Plain(plain) => plain.finished(),
             Mode::Beams(beams) => beams.finished(),
+            Mode::Groups(groups) => groups.finished(),
             Mode::Contrastive(contrastive) => contrastive.finished(),
         }
     }
@@ -202,6 +217,7 @@ impl<'m> Generation<'m> {
         match &mut self.mode {
             Mode::Plain(plain) => plain.advance(&mut self.core, &mut self.ready)?,
             Mode::Beams(beams) => beams.advance(&mut self.core, &mut self.ready)?,
+            Mode::Groups(groups) => groups.advance(&mut self.core, &mut self.ready)?,
             Mode::Contrastive(contrastive) => contrastive.advance(&mut self.core, &mut self.ready)?,
         }
         self.timing.decode += begin.elapsed();

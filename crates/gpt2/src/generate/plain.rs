@@ -158,7 +158,7 @@ impl<'m> Plain<'m> {
             core.recording.as_ref().filter(|recording| recording.traces()).map(|_| self.sampler.clone());
         let id = self.sampler.choose(&core.scores, index, position)?;
         let draw = before.and_then(|sampler| sampler.draw(&core.scores, index, position));
-        let context = Context { tokens, prompt: core.prompt.len(), sequence: index };
+        let context = Context { tokens, prompt: core.prompt.len(), sequence: index, ..Context::default() };
         core.chain.chosen(&context, &core.scores, id);
         tokens.push(id);
         *finish = core.finish(index, tokens);

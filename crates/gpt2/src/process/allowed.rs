@@ -48,7 +48,7 @@ mod tests {
         let after = |allowed: &'static [u32], beams| {
             let mut scores = Scores::default();
             scores.set(&[1.0, 2.0, gone, gone]);
-            let context = Context { tokens: &[1], prompt: 1, sequence: 0 };
+            let context = Context { tokens: &[1], prompt: 1, ..Context::default() };
             PrefixAllowedTokens::new(|_| allowed.to_vec(), beams).process(&context, &mut scores);
             scores.all().to_vec()
         };

@@ -86,7 +86,7 @@ mod tests {
         let mut after = |tokens: &[u32]| {
             let mut scores = Scores::default();
             scores.set(&[1.0; 4]);
-            processor.process(&Context { tokens, prompt: 1, sequence: 0 }, &mut scores);
+            processor.process(&Context { tokens, prompt: 1, ..Context::default() }, &mut scores);
             scores.all().to_vec()
         };
         assert_eq!(after(&[2, 1]), [1.0, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);

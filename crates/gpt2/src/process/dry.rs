@@ -158,7 +158,7 @@ mod tests {
     fn penalties(mut dry: Dry, tokens: &[u32]) -> Vec<f32> {
         let mut scores = Scores::default();
         scores.set(&[0.0; 6]);
-        dry.process(&Context { tokens, prompt: 1, sequence: 0 }, &mut scores);
+        dry.process(&Context { tokens, prompt: 1, ..Context::default() }, &mut scores);
         scores.all().iter().map(|score| -score).collect()
     }
 

@@ -130,7 +130,7 @@ mod tests {
     fn after(processor: &mut dyn Processor, tokens: &[u32], prompt: usize) -> Vec<f32> {
         let mut scores = Scores::default();
         scores.set(&[-2.0, 3.0, 1.0]);
-        processor.process(&Context { tokens, prompt, sequence: 0 }, &mut scores);
+        processor.process(&Context { tokens, prompt, ..Context::default() }, &mut scores);
         scores.all().to_vec()
     }
 

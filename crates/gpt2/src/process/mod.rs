@@ -7,6 +7,7 @@ mod allowed;
 mod bias;
 mod cutoff;
 mod distribution;
+mod diversity;
 mod dry;
 mod length;
 mod min_p;
@@ -28,6 +29,7 @@ pub(crate) use allowed::Allowed;
 pub use allowed::PrefixAllowedTokens;
 pub use bias::SequenceBias;
 pub use cutoff::{EpsilonCutoff, EtaCutoff};
+pub use diversity::HammingDiversity;
 pub use dry::Dry;
 pub use length::{ExponentialDecayLengthPenalty, ForcedTokens, MinLength};
 pub use min_p::MinP;
@@ -77,7 +79,7 @@ pub trait Processor: Send {
 }
 
 /// Where in which text a token is to be chosen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Context<'a> {
     /// The tokens so far, the prompt's first.
     pub tokens: &'a [u32],
@@ -85,6 +87,8 @@ pub struct Context<'a> {
     pub prompt: usize,
     /// Which of several texts it is: the return sequence, or the beam.
     pub sequence: usize,
+    /// The tokens that the beams of other groups have chosen at this position; empty unless there are groups.
+    pub others: &'a [u32],
 }
 
 impl<'a> Context<'a> {

@@ -57,7 +57,7 @@ mod tests {
         let left = |mut processor: NoRepeatNgram, tokens: &[u32], prompt| {
             let mut scores = Scores::default();
             scores.set(&[0.0; 5]);
-            processor.process(&Context { tokens, prompt, sequence: 0 }, &mut scores);
+            processor.process(&Context { tokens, prompt, ..Context::default() }, &mut scores);
             let mut left = Vec::new();
             scores.candidates(|id, _| left.push(id));
             left

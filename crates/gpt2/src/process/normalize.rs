@@ -47,7 +47,7 @@ mod tests {
     fn every_score_becomes_a_number() {
         let mut scores = Scores::default();
         scores.set(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0]);
-        RemoveInvalidValues.process(&Context { tokens: &[], prompt: 0, sequence: 0 }, &mut scores);
+        RemoveInvalidValues.process(&Context { tokens: &[], prompt: 0, ..Context::default() }, &mut scores);
         assert_eq!(scores.all(), [0.0, f32::MAX, f32::MIN, 1.0]);
     }
 }

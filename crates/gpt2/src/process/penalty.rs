@@ -128,7 +128,7 @@ mod tests {
     fn after(mut processor: impl Processor, tokens: &[u32], prompt: usize) -> Vec<f32> {
         let mut scores = Scores::default();
         scores.set(&[4.0, -4.0, 1.0, f32::NEG_INFINITY]);
-        processor.process(&Context { tokens, prompt, sequence: 0 }, &mut scores);
+        processor.process(&Context { tokens, prompt, ..Context::default() }, &mut scores);
         scores.all().to_vec()
     }
 

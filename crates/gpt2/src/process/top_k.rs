@@ -54,7 +54,7 @@ mod tests {
     fn ties_at_the_boundary_are_all_kept() {
         let mut scores = Scores::default();
         scores.set(&[1.0, 3.0, 2.0, 2.0, 0.0, 2.0]);
-        TopK::new(2).process(&Context { tokens: &[], prompt: 0, sequence: 0 }, &mut scores);
+        TopK::new(2).process(&Context { tokens: &[], prompt: 0, ..Context::default() }, &mut scores);
         assert_eq!(scores.all(), [f32::NEG_INFINITY, 3.0, 2.0, 2.0, f32::NEG_INFINITY, 2.0]);
     }
 

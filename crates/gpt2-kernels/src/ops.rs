@@ -21,10 +21,8 @@ const ROWS_PER_PART: usize = 24;
 /// Most rows that are multiplied with weights in one pass over them; more go over them piece by piece.
 const ROWS_PER_PASS: usize = 6;
 
-/// Fewest rows that are worth fetching the weights behind for, where a panel takes much of a cache.
+/// Fewest rows that are worth fetching the weights behind for, where they are multiplied with whole panels.
 const ROWS_AT_LEISURE: usize = 13;
-/// Size of a panel, in bytes, that takes little of it.
-const SMALL_PANEL: usize = 256 << 10;
 /// Rows whose outputs are started, summed up and put through the activation before the next ones are: 6 KiB.
 const ROWS_PER_TURN: usize = 24;
 
@@ -74,11 +72,11 @@ pub fn matmul(
     // SAFETY, for every call of the table below: the machine has this row's instructions, for the table gives
     // out no other, and `Part::each` makes valid tiles.
     match matrix.panels() {
-        Panels::F32(data) => job.run(floats, data, usize::MAX, out, enough, |part| {
+        Panels::F32(data) => job.run(floats, data, usize::MAX, out, ROWS_AT_LEISURE, |part| {
             // SAFETY: see above.
             part.each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
         }),
-        Panels::Bf16(data) => job.run(floats, data, WIDE_PIECE, out, enough, |part| {
+        Panels::Bf16(data) => job.run(floats, data, WIDE_PIECE, out, ROWS_PER_PASS + 1, |part| {
             if part.rows <= ROWS_PER_PASS {
                 // SAFETY: see above.
                 return part.each(|tile| unsafe { (kernels.accumulate_bf16)(tile) });
@@ -89,21 +87,14 @@ pub fn matmul(
             // SAFETY: see above.
             part.with_weights(wide).each(|tile| unsafe { (kernels.accumulate_f32)(tile) });
         }),
-        Panels::Int8(data) => job.run(
-            quantized,
-            data,
-            usize::MAX,
-            out,
-            |_| ROWS_PER_TURN + 1,
-            |part| {
-                // SAFETY: see above.
-                part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
-            },
-        ),
-        Panels::Int6(data) => job.run(quantized, data, INT8_PIECE, out, enough, |part| {
+        Panels::Int8(data) => job.run(quantized, data, usize::MAX, out, ROWS_PER_TURN + 1, |part| {
+            // SAFETY: see above.
+            part.each(|tile| unsafe { (kernels.accumulate_int8)(tile) });
+        }),
+        Panels::Int6(data) => job.run(quantized, data, INT8_PIECE, out, ROWS_PER_PASS + 1, |part| {
             part.multiply_or_expand(kernels.accumulate_int6, kernels.expand_int6, scratch);
         }),
-        Panels::Int4(data) => job.run(quantized, data, INT8_PIECE, out, enough, |part| {
+        Panels::Int4(data) => job.run(quantized, data, INT8_PIECE, out, ROWS_PER_PASS + 1, |part| {
             part.multiply_or_expand(kernels.accumulate_int4, kernels.expand_int4, scratch);
         }),
     }
@@ -125,17 +116,6 @@ fn parts(cpu: &Cpu, rows: usize, panels: usize) -> usize {
     wanted.min(rows / ROWS_PER_PART).max(1)
 }
 
-/// What to fetch while rows are multiplied with weights. Where they are `enough` for the weights behind to be read
-/// meanwhile, and a cache holds both, it is those: memory is busy all the time then.
-fn fetch<W>(rows: usize, weights: &[W], enough: usize) -> Fetch {
-    if rows < enough { Fetch::these(weights) } else { Fetch::behind(weights) }
-}
-
-/// How many rows those are where a few go over all the weights before the next ones do.
-fn enough<W>(weights: &[W]) -> usize {
-    if size_of_val(weights) <= SMALL_PANEL { ROWS_PER_PASS + 1 } else { ROWS_AT_LEISURE }
-}
-
 /// A product, its tasks dealt out.
 struct Job<'a> {
     cpu: &'a Cpu,
@@ -148,14 +128,15 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Computes the product part by part: `multiply` goes through the tiles of each. A part has the weights of a
-    /// whole panel, or `piece` elements of it, one piece after the other, where there are many rows.
+    /// whole panel, or `piece` elements of it, one piece after the other, where there are many rows. Where they are
+    /// `enough` for the weights behind to be read meanwhile, these are fetched: memory is busy all the time then.
     fn run<X: Sync, W: Plain>(
         &self,
         (x, x_stride): (&[X], usize),
         data: &AlignedVec<W>,
         piece: usize,
         mut out: RowsMut<'_>,
-        enough: impl Fn(&[W]) -> usize + Sync,
+        enough: usize,
         multiply: impl Fn(&Part<'_, X, W>) + Sync,
     ) {
         let &Self { cpu, matrix, parts, epilogue, shares } = self;
@@ -181,7 +162,7 @@ impl Job<'_> {
                     x_stride,
                     rows,
                     weights,
-                    fetch: fetch(rows, weights, enough(weights)),
+                    fetch: if rows < enough { Fetch::these(weights) } else { Fetch::behind(weights) },
                     target: &target,
                     out: first * out_stride + panel * PANEL,
                     out_stride,

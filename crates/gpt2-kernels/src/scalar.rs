@@ -35,6 +35,7 @@ pub(crate) static KERNELS: Kernels = Kernels {
     // SAFETY: whoever calls a function of the table vouches for the tile.
     accumulate_int4: |tile| unsafe { accumulate_rows(tile, quant::accumulate) },
     widen_bf16,
+    narrow_f16,
     expand_int6: expand,
     expand_int4: expand,
     quantize: quant::quantize,
@@ -107,6 +108,14 @@ unsafe fn accumulate_rows<X, W>(tile: &Tile<'_, X, W>, accumulate: impl Fn(&[X],
         // SAFETY: the tile vouches for one writable panel at each row of `out`, unaliased.
         let out = unsafe { &mut *tile.out(row).cast::<[f32; PANEL]>() };
         accumulate(x, tile.panel, out);
+    }
+}
+
+/// Rounds values to nearest, ties to even.
+pub(crate) fn narrow_f16(x: &[f32], out: &mut [f16]) {
+    debug_assert_eq!(x.len(), out.len());
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = f16::from_f32(x);
     }
 }
 

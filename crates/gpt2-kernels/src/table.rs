@@ -24,6 +24,8 @@ pub struct Kernels {
     pub(crate) accumulate_int4: unsafe fn(&Tile<'_, QuantizedBlock, Int4Block>),
     /// The same weights, in the format that many rows are multiplied with faster.
     pub(crate) widen_bf16: unsafe fn(&[[bf16; PANEL]], &mut [[f32; PANEL]]),
+    /// Values in half the bits, rounded to nearest.
+    pub(crate) narrow_f16: unsafe fn(&[f32], &mut [f16]),
     pub(crate) expand_int6: unsafe fn(&[Int6Block], &mut [Int8Block]),
     pub(crate) expand_int4: unsafe fn(&[Int4Block], &mut [Int8Block]),
     pub(crate) quantize: unsafe fn(&[f32], &mut [QuantizedBlock]),

@@ -14,7 +14,6 @@
 use std::sync::Arc;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use crate::aligned::Plain;
 use crate::ops::Disjoint;
@@ -231,7 +230,13 @@ pub(super) trait Format: Sized {
     fn store_key(kernels: &Kernels, key: &[f32], slot: usize, keys: &mut [Self::Weights]);
 
     /// Stores a head's value, and its scale if there is one.
-    fn store_value(value: &[f32], slot: usize, values: &mut [Self::Weights], scales: &mut [f32]);
+    fn store_value(
+        kernels: &Kernels,
+        value: &[f32],
+        slot: usize,
+        values: &mut [Self::Weights],
+        scales: &mut [f32],
+    );
 
     /// Queries as they are multiplied with keys; `rounded` has room for them.
     fn queries<'a>(
@@ -258,7 +263,7 @@ pub(super) trait Format: Sized {
 pub(super) trait Value: Weight + Plain + Default {
     fn panels(block: &CacheBlock) -> &[[Self; PANEL]];
     fn panels_mut(block: &mut CacheBlock) -> &mut [[Self; PANEL]];
-    fn round(from: &[f32], to: &mut [Self]);
+    fn round(kernels: &Kernels, from: &[f32], to: &mut [Self]);
     fn kernel(kernels: &Kernels) -> unsafe fn(&Tile<'_, f32, [Self; PANEL]>);
 }
 
@@ -273,7 +278,7 @@ impl Value for f32 {
         data
     }
 
-    fn round(from: &[f32], to: &mut [Self]) {
+    fn round(_kernels: &Kernels, from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
     }
 
@@ -293,8 +298,9 @@ impl Value for f16 {
         data
     }
 
-    fn round(from: &[f32], to: &mut [Self]) {
-        to.convert_from_f32_slice(from);
+    fn round(kernels: &Kernels, from: &[f32], to: &mut [Self]) {
+        // SAFETY: the machine has this row's instructions, for the table gives out no other.
+        unsafe { (kernels.narrow_f16)(from, to) }
     }
 
     fn kernel(kernels: &Kernels) -> unsafe fn(&Tile<'_, f32, [Self; PANEL]>) {
@@ -318,19 +324,25 @@ impl<T: Value> Format for T {
         (T::panels_mut(block), &mut [])
     }
 
-    fn store_key(_kernels: &Kernels, key: &[f32], slot: usize, keys: &mut [Self::Weights]) {
+    fn store_key(kernels: &Kernels, key: &[f32], slot: usize, keys: &mut [Self::Weights]) {
         for (key, keys) in key.chunks(PANEL).zip(keys.chunks_mut(PANEL)) {
             let mut rounded = [T::default(); PANEL];
-            T::round(key, &mut rounded[..key.len()]);
+            T::round(kernels, key, &mut rounded[..key.len()]);
             for (keys, &key) in keys.iter_mut().zip(&rounded) {
                 keys[slot] = key;
             }
         }
     }
 
-    fn store_value(value: &[f32], slot: usize, values: &mut [Self::Weights], _scales: &mut [f32]) {
+    fn store_value(
+        kernels: &Kernels,
+        value: &[f32],
+        slot: usize,
+        values: &mut [Self::Weights],
+        _scales: &mut [f32],
+    ) {
         for (value, values) in value.chunks(PANEL).zip(values.chunks_mut(BLOCK)) {
-            T::round(value, &mut values[slot][..value.len()]);
+            T::round(kernels, value, &mut values[slot][..value.len()]);
         }
     }
 
@@ -386,7 +398,13 @@ impl Format for Int8 {
         }
     }
 
-    fn store_value(value: &[f32], slot: usize, values: &mut [Int8Block], scales: &mut [f32]) {
+    fn store_value(
+        _kernels: &Kernels,
+        value: &[f32],
+        slot: usize,
+        values: &mut [Int8Block],
+        scales: &mut [f32],
+    ) {
         let (inverse, scale) = quant::inverse_and_scale(quant::largest_magnitude(value));
         scales[slot] = scale;
         for (value, values) in value.chunks(PANEL).zip(values.chunks_mut(BLOCK / quant::BLOCK)) {
@@ -495,11 +513,37 @@ fn store_block<T: Format>(
             let part =
                 |third: usize| &row[third * shape.channels() + head * shape.head_size..][..shape.head_size];
             T::store_key(kernels, part(1), slot, keys);
-            T::store_value(part(2), slot, values, scales);
+            T::store_value(kernels, part(2), slot, values, scales);
         }
     };
     match pool.filter(|_| rows.count() >= POSITIONS_WORTH_SHARING) {
         Some(pool) => pool.run(shape.heads, |head, _| store_head(head)),
         None => (0..shape.heads).for_each(store_head),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_rounds_to_half_the_bits_alike() {
+        // All halves, what lies between them and their neighbours, and what is too small, too large or no number.
+        let x: Vec<f32> = (0..=u16::MAX)
+            .flat_map(|bits| {
+                let half = f16::from_bits(bits).to_f32().to_bits();
+                [half, half + 0x0fff, half + 0x1000, half + 0x1001].map(f32::from_bits)
+            })
+            .chain([f32::MIN_POSITIVE, 1e-40, 65519.9, 65520.0, f32::MAX, f32::NEG_INFINITY, f32::NAN])
+            .collect();
+        for kernels in Kernels::available() {
+            let mut rounded = vec![f16::ZERO; x.len()];
+            f16::round(kernels, &x, &mut rounded);
+            for (&x, &rounded) in x.iter().zip(&rounded) {
+                let expected = f16::from_f32_const(x);
+                let same = rounded.to_bits() == expected.to_bits() || x.is_nan() && rounded.is_nan();
+                assert!(same, "{}: {x:e} is {rounded}, not {expected}", kernels.name());
+            }
+        }
     }
 }

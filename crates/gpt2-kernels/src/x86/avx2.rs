@@ -7,12 +7,13 @@
 //! pair of products added exactly. The instruction that multiplies bytes would saturate.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256,
-    _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srli_epi16,
-    _mm256_storeu_ps, _mm256_storeu_si256,
+    __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi32,
+    _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8,
+    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256,
 };
 use std::hint::black_box;
 
@@ -34,6 +35,7 @@ static KERNELS: Kernels = Kernels {
     accumulate_int6,
     accumulate_int4,
     widen_bf16,
+    narrow_f16,
     expand_int6,
     expand_int4,
     quantize,
@@ -313,6 +315,18 @@ pub(super) fn expand_int4(panel: &[Int4Block], out: &mut [Int8Block]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
     scalar::widen_bf16(panel, out);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn narrow_f16(x: &[f32], out: &mut [f16]) {
+    let ((eights, rest), (to, to_rest)) = (x.as_chunks::<8>(), out.as_chunks_mut::<8>());
+    for (x, out) in eights.iter().zip(to) {
+        // SAFETY: eight floats.
+        let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(unsafe { _mm256_loadu_ps(x.as_ptr()) });
+        // SAFETY: eight values of two bytes.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), halves) };
+    }
+    scalar::narrow_f16(rest, to_rest);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

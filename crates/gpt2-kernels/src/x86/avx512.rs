@@ -5,12 +5,13 @@
 //! processors of this kind without VNNI have little more to offer them.
 
 use std::arch::x86_64::{
-    __m128i, __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128, _mm256_loadu_si256,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cvtepi32_epi8, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_sub_ps, _mm512_maskz_cvtps_epi32, _mm512_max_epi32, _mm512_mul_ps, _mm512_permute_ps,
-    _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    __m128i, __m512, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128,
+    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi8, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_cvtps_ph, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_sub_ps, _mm512_maskz_cvtps_epi32,
+    _mm512_max_epi32, _mm512_mul_ps, _mm512_permute_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 use half::{bf16, f16};
@@ -32,6 +33,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     accumulate_int6: avx2::accumulate_int6,
     accumulate_int4: avx2::accumulate_int4,
     widen_bf16,
+    narrow_f16,
     expand_int6: avx2::expand_int6,
     expand_int4: avx2::expand_int4,
     quantize,
@@ -164,6 +166,18 @@ unsafe fn accumulate_rows<const M: usize, W>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
 fn widen_bf16(panel: &[[bf16; PANEL]], out: &mut [[f32; PANEL]]) {
     scalar::widen_bf16(panel, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+fn narrow_f16(x: &[f32], out: &mut [f16]) {
+    let ((lanes, rest), (to, to_rest)) = (x.as_chunks::<16>(), out.as_chunks_mut::<16>());
+    for (x, out) in lanes.iter().zip(to) {
+        // SAFETY: sixteen floats.
+        let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(unsafe { _mm512_loadu_ps(x.as_ptr()) });
+        // SAFETY: sixteen values of two bytes.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), halves) };
+    }
+    scalar::narrow_f16(rest, to_rest);
 }
 
 /// The compiler finds no good shuffles for [`quant::quantize`], so they are here.

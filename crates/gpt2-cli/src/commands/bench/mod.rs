@@ -9,11 +9,12 @@
 mod kernels;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use gpt2::cache::KvCache;
 use gpt2::config::Config;
-use gpt2::logits::argmax;
+use gpt2::logits::{Logits, argmax};
 use gpt2::model::{Model, Step, Want};
 use gpt2::workspace::Workspace;
 use gpt2_kernels::{Matrix, limits};
@@ -247,9 +248,7 @@ fn measure(model: &Model, arguments: &Arguments) -> Run {
             let mut steps: Vec<Step<'_>> =
                 steps.map(|(cache, prompt)| step(model, &prompt[start..end], cache, want)).collect();
             let logits = model.forward(&mut steps, &mut work);
-            for (row, tokens) in (0..logits.count()).zip(&mut tokens[first..]) {
-                tokens.push(argmax(logits.row(row)) as u32);
-            }
+            likeliest(model, &logits).into_iter().zip(&mut tokens[first..]).for_each(|(id, to)| to.push(id));
         }
     }
     let prefill = begin.elapsed();
@@ -262,15 +261,22 @@ fn measure(model: &Model, arguments: &Arguments) -> Run {
             .map(|(cache, tokens)| step(model, &tokens[tokens.len() - 1..], cache, Want::Last))
             .collect();
         let logits = model.forward(&mut steps, &mut work);
-        for (row, tokens) in tokens.iter_mut().enumerate() {
-            tokens.push(argmax(logits.row(row)) as u32);
-        }
+        likeliest(model, &logits).into_iter().zip(&mut tokens).for_each(|(id, to)| to.push(id));
     }
     let decode = begin.elapsed();
     let hash = fnv(tokens.iter().flatten().flat_map(|token| token.to_le_bytes()));
     let mut tokens = tokens.swap_remove(0);
     tokens.truncate(SHOWN);
     Run { prefill: seconds(prefill), decode: seconds(decode), hash, tokens }
+}
+
+/// The likeliest token of every row.
+fn likeliest(model: &Model, logits: &Logits<'_>) -> Vec<u32> {
+    let tokens: Vec<AtomicU32> = (0..logits.count()).map(|_| AtomicU32::new(0)).collect();
+    model.cpu().pool.run(tokens.len(), |row, _| {
+        tokens[row].store(argmax(logits.row(row)) as u32, Ordering::Relaxed);
+    });
+    tokens.into_iter().map(AtomicU32::into_inner).collect()
 }
 
 fn step<'a>(model: &Model, tokens: &'a [u32], cache: &'a mut KvCache, want: Want) -> Step<'a> {

@@ -60,11 +60,16 @@ impl Sampler {
             Self::Greedy => Ok(best),
             Self::Keyed { seed } => {
                 let noise = Noise::new(*seed, sequence, position);
+                // Most tokens cannot come as far as the likeliest one, and two logarithms each are saved.
+                let least = f64::from(scores.score(best)) + noise.gumbel(best);
                 let mut chosen = (f64::NEG_INFINITY, best);
                 scores.candidates(|token, score| {
-                    let noisy = f64::from(score) + noise.gumbel(token);
-                    if noisy > chosen.0 {
-                        chosen = (noisy, token);
+                    let score = f64::from(score);
+                    if score + noise.at_most(token) >= least {
+                        let noisy = score + noise.gumbel(token);
+                        if noisy > chosen.0 {
+                            chosen = (noisy, token);
+                        }
                     }
                 });
                 Ok(chosen.1)
@@ -95,6 +100,14 @@ impl Noise {
         -ln(-ln(self.uniform(token)))
     }
 
+    /// What that draw does not exceed: with `z` leading ones u is at most `1 - 2^-(z+1)`, and `-ln(-ln u)` is less than
+    /// `-ln(1 - u)`.
+    fn at_most(self, token: u32) -> f64 {
+        let ones = (bits(self.0, token.into()) >> 12 << 12).leading_ones();
+        // The last term is more than the logarithms are off.
+        f64::from(ones + 1) * std::f64::consts::LN_2 + 1e-9
+    }
+
     /// What that is made of: a number strictly between 0 and 1.
     fn uniform(self, token: u32) -> f64 {
         uniform(self.0, token.into())
@@ -112,11 +125,14 @@ fn key(seed: u64, sequence: usize, position: usize) -> u64 {
     mix(mix(seed ^ sequence as u64) ^ position as u64)
 }
 
-/// A number strictly between 0 and 1: SplitMix64's output number `counter` for the state `key`
-/// (Steele, Lea, Flood 2014), its upper 52 bits and a half.
+/// A number strictly between 0 and 1: the upper 52 [`bits`] and a half.
 fn uniform(key: u64, counter: u64) -> f64 {
-    let bits = mix(key.wrapping_add(counter.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-    ((bits >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+    ((bits(key, counter) >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+}
+
+/// SplitMix64's output number `counter` for the state `key` (Steele, Lea, Flood 2014).
+fn bits(key: u64, counter: u64) -> u64 {
+    mix(key.wrapping_add(counter.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
 /// SplitMix64's finaliser: a bijection in which every input bit reaches every output bit.
@@ -163,6 +179,22 @@ mod tests {
                 .sum();
             assert!(statistic < 23.5, "run {run}: {counts:?}, statistic {statistic}");
         }
+    }
+
+    #[test]
+    fn what_is_passed_over_could_not_have_won() {
+        for run in 0..300u32 {
+            let noise = Noise::new(run.into(), 1, 2);
+            let value = |token: u32| 0.01 * ((token * 7919 + run) % 1009) as f32 * (run % 10) as f32;
+            let all: Vec<f32> = (0..1000).map(value).collect();
+            let noisy = |&token: &u32| f64::from(all[token as usize]) + noise.gumbel(token);
+            let expected = (0..1000).max_by(|a, b| noisy(a).total_cmp(&noisy(b))).expect("a token");
+            assert_eq!(keyed(run.into(), &scores(&all), 1, 2), expected, "run {run}");
+            assert!((0..1000).all(|token| noise.gumbel(token) <= noise.at_most(token)));
+        }
+        // The largest draw there is: 53 leading ones, of which the last is the half.
+        let largest = -ln(-ln(1.0 - 0.5 / (1u64 << 52) as f64));
+        assert!(largest <= 53.0 * std::f64::consts::LN_2 + 1e-9, "{largest}");
     }
 
     #[test]

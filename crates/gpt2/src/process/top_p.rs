@@ -4,8 +4,10 @@ use gpt2_kernels::math::exp;
 
 use super::{Context, Processor, Scores};
 
-/// Most tokens that are sorted, if all others go anyway.
-const SORTED: usize = 1024;
+/// Stretches of scores, each [`STRETCH`] wide and the last without end, the highest first.
+const STRETCHES: usize = 1024;
+/// Width of a stretch: all together are 16 nats, and what lies below is one in nine million of the most probable.
+const STRETCH: f32 = 1.0 / 64.0;
 
 /// Keeps the smallest set of most probable tokens whose probabilities reach p.
 ///
@@ -13,13 +15,18 @@ const SORTED: usize = 1024;
 /// summed from the least upwards, in `f64` and rounded to `f32` at every step as torch's `cumsum`
 /// does; a token goes while that sum is at most `1 - p`; of equal scores the lower id goes first.
 /// The most probable token always stays.
+///
+/// Only the tokens around the boundary are sorted: scores are dealt out to stretches first, and a stretch whose tokens
+/// all go is summed up as it comes, which in `f64` makes no difference that a rounding to `f32` shows.
 #[derive(Clone, Debug)]
 pub struct TopP {
     /// `1 - p`, subtracted in `f64` and compared in `f32`, as Python and torch do.
     rest: f32,
     least: usize,
-    /// The tokens not yet ruled out: score, id and exponential of the score, ascending.
-    ascending: Vec<(f32, u32, f32)>,
+    /// Score, id and exponential of the score of the tokens that are left; later those of one stretch, ascending.
+    tokens: Vec<(f32, u32, f32)>,
+    /// For each stretch its probability and its number of tokens.
+    stretches: Vec<(f64, usize)>,
 }
 
 impl TopP {
@@ -30,7 +37,7 @@ impl TopP {
     #[must_use]
     pub fn new(p: f64) -> Self {
         assert!((0.0..=1.0).contains(&p), "top_p {p}");
-        Self { rest: (1.0 - p) as f32, least: 1, ascending: Vec::new() }
+        Self { rest: (1.0 - p) as f32, least: 1, tokens: Vec::new(), stretches: Vec::new() }
     }
 
     /// Always keeps this many of the most probable tokens, 1 if not called.
@@ -50,36 +57,46 @@ impl Processor for TopP {
     }
 
     fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
-        let ascending = &mut self.ascending;
-        ascending.clear();
+        let Self { rest, least, tokens, stretches } = self;
         let Some((_, max)) = scores.best() else { return };
+        tokens.clear();
         // Adding zero makes -0 equal to 0, in the order too.
-        scores.candidates(|id, score| ascending.push((score + 0.0, id, exp(score - max))));
-        let total: f64 = ascending.iter().map(|&(_, _, exp)| f64::from(exp)).sum();
+        scores.candidates(|id, score| tokens.push((score + 0.0, id, exp(score - max))));
+        let total: f64 = tokens.iter().map(|&(_, _, exp)| f64::from(exp)).sum();
         let probability = |exp: f32| f64::from((f64::from(exp) / total) as f32);
-        let order = |a: &(f32, u32, f32), b: &(f32, u32, f32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-        // Only the likeliest need an order, if all others go whatever theirs is.
-        let mut first = ascending.len().saturating_sub(SORTED.max(self.least));
-        let mut sum = 0.0f64;
-        if first > 0 {
-            ascending.select_nth_unstable_by(first, order);
-            // Summed up in the order of ids, which is the same everywhere.
-            ascending[..first].sort_unstable_by_key(|&(_, id, _)| id);
-            sum = ascending[..first].iter().map(|&(_, _, exp)| probability(exp)).sum();
-            if sum as f32 > self.rest {
-                (first, sum) = (0, 0.0);
-            }
+        let stretch = |score: f32| (((max - score) / STRETCH) as usize).min(STRETCHES - 1);
+        stretches.clear();
+        stretches.resize(STRETCHES, (0.0, 0));
+        for &(score, _, exp) in &*tokens {
+            let (mass, count) = &mut stretches[stretch(score)];
+            *mass += probability(exp);
+            *count += 1;
         }
-        ascending[first..].sort_unstable_by(order);
-        let below = ascending.len().saturating_sub(self.least);
-        let mut lowest = first;
-        for &(_, _, exp) in &ascending[first..below] {
+        // How many go, and what all of them come to, up to the stretch that has the first that stays.
+        let most = tokens.len().saturating_sub(*least);
+        let (mut gone, mut sum) = (0, 0.0f64);
+        let goes = |&(mass, count): &(f64, usize)| {
+            let all = gone + count <= most && (sum + mass) as f32 <= *rest;
+            if all {
+                gone += count;
+                sum += mass;
+            }
+            !all
+        };
+        let Some(boundary) = stretches.iter().rposition(goes) else { return };
+        tokens.retain(|&(score, ..)| stretch(score) == boundary);
+        tokens.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut stays = |&(_, _, exp): &(f32, u32, f32)| {
             sum += probability(exp);
-            if sum as f32 > self.rest {
-                break;
+            gone += 1;
+            gone > most || sum as f32 > *rest
+        };
+        match tokens.iter().find(|token| stays(token)) {
+            Some(&(lowest, first, _)) => {
+                scores.keep(|id, score| score > lowest || score == lowest && id >= first)
             }
-            lowest += 1;
+            // One by one they came to a little less than together.
+            None => scores.keep(|_, score| stretch(score) < boundary),
         }
-        ascending[..lowest].iter().for_each(|&(_, id, _)| scores.put(id, f32::NEG_INFINITY));
     }
 }

@@ -7,6 +7,7 @@
 //! after the last, on the very bytes that decoding reads: the model's own matrices, in the order of a token.
 
 mod kernels;
+mod processors;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -53,6 +54,9 @@ pub(crate) struct Arguments {
     /// The GPT-2 whose shapes those are
     #[arg(long, value_enum, default_value_t = kernels::Size::Small, requires = "kernels_table")]
     size: kernels::Size,
+    /// Measure what it takes to choose a token from its logits instead, with each sampler and processor, without a model
+    #[arg(long, conflicts_with_all = ["kernels_table", "prompt_tokens", "new_tokens", "batch", "repetitions"])]
+    processors_table: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -97,6 +101,9 @@ const SHOWN: usize = 8;
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     if arguments.kernels_table {
         return kernels::run(arguments.format.json, arguments.size, options, terminal);
+    }
+    if arguments.processors_table {
+        return processors::run(arguments.format.json, terminal);
     }
     let files = ModelFiles::find(options, terminal)?;
     check(arguments, &files.config()?)?;

@@ -366,7 +366,7 @@ fn settings_of_beams_that_contradict_each_other_are_refused() {
     for (settings, message) in [
         (
             serde_json::json!({"num_beams": 4, "num_beam_groups": 2}),
-            "`diversity_penalty` must be above 0 with `num_beam_groups`, or the groups would all be the same, not 0",
+            "`num_beam_groups` must be 1 without a `diversity_penalty` above 0, for the groups would all be the same, not 2",
         ),
         (
             serde_json::json!({"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0}),

@@ -144,12 +144,12 @@ impl GenerationConfig {
             return Err(GenerateError::setting("force_words_ids", expected, "one that does"));
         }
         let groups = self.groups();
-        if groups > 1 && self.beams() > 1 && self.diversity_penalty.unwrap_or(0.0) == 0.0 {
-            let expected = "above 0 with `num_beam_groups`, or the groups would all be the same";
-            return Err(GenerateError::setting("diversity_penalty", expected, 0));
-        }
         if !self.beams().is_multiple_of(groups) {
             return Err(GenerateError::setting("num_beam_groups", "a divisor of `num_beams`", groups));
+        }
+        if groups > 1 && self.beams() > 1 && self.diversity_penalty.unwrap_or(0.0) == 0.0 {
+            let expected = "1 without a `diversity_penalty` above 0, for the groups would all be the same";
+            return Err(GenerateError::setting("num_beam_groups", expected, groups));
         }
         if self.watermarking_config.is_some_and(|watermark| watermark.context_width == 0) {
             let expected = "a pattern whose `context_width` is at least 1";

@@ -1,6 +1,6 @@
 //! The most likely next tokens.
 
-use gpt2_kernels::math::{exp, exp_not_positive, ln};
+use gpt2_kernels::math::{exp_alone, exp_not_positive, ln};
 use gpt2_kernels::ops::log_sum_exp;
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ pub(crate) fn rank(logits: &[f32], normaliser: f32, k: usize) -> Vec<Candidate> 
     order.sort_unstable_by(by_score);
     let candidate = |id: u32| {
         let logprob = logits[id as usize] - normaliser;
-        Candidate { id, probability: exp(logprob), logprob }
+        Candidate { id, probability: exp_alone(logprob), logprob }
     };
     order.into_iter().map(candidate).collect()
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use gpt2_kernels::math::exp;
+use gpt2_kernels::math::exp_alone;
 
 use super::beam::{self, Beam, Candidate, FAR_BELOW, Shown, Text, highest};
 use super::config::EarlyStopping;
@@ -132,7 +132,7 @@ impl<'m> Beams<'m> {
             Sampler::Torch(generator) => {
                 let mut probabilities: Vec<f32> = scores.collect();
                 let max = probabilities.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                probabilities.iter_mut().for_each(|p| *p = exp(*p - max));
+                probabilities.iter_mut().for_each(|p| *p = exp_alone(*p - max));
                 let sum = probabilities.iter().map(|&p| f64::from(p)).sum::<f64>() as f32;
                 probabilities.iter_mut().for_each(|p| *p /= sum);
                 generator.multinomial_without_replacement(&probabilities, count)

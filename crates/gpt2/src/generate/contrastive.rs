@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use gpt2_kernels::math::exp;
+use gpt2_kernels::math::exp_alone;
 use gpt2_kernels::{RowBuffer, Rows, ops};
 
 use super::core::Core;
@@ -151,7 +151,7 @@ impl<'m> Contrastive<'m> {
         let mut sum = 0.0;
         ranked.clear();
         scores.candidates(|id, score| {
-            sum += f64::from(exp(score - highest));
+            sum += f64::from(exp_alone(score - highest));
             // Adding zero makes -0 equal to 0, in the order too.
             ranked.push((score + 0.0, id));
         });
@@ -163,7 +163,7 @@ impl<'m> Contrastive<'m> {
         ranked.sort_unstable_by(likelier);
         candidates.clear();
         candidates.extend(ranked.iter().enumerate().map(|(row, &(score, id))| {
-            let probability = (f64::from(exp(score - highest)) / sum) as f32;
+            let probability = (f64::from(exp_alone(score - highest)) / sum) as f32;
             let logprob = logits[id as usize] - normaliser;
             Candidate { id, probability, logprob, row, cache: self.cache.fork(), similarity: 0.0 }
         }));

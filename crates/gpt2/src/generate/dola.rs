@@ -7,7 +7,7 @@
 //! likeliest one's probability; all others are ruled out. `repetition_penalty` of 1.2 is recommended with it, and the
 //! upper layers for short answers, the lower for long ones.
 
-use gpt2_kernels::math::{exp, ln};
+use gpt2_kernels::math::{exp_alone, ln};
 use gpt2_kernels::ops::{self, Epilogue};
 use gpt2_kernels::{RowBuffer, Rows, Scratch};
 
@@ -157,7 +157,7 @@ impl Probe for Dola {
 fn divergence(a: &[f32], a_normaliser: f32, b: &[f32], b_normaliser: f32) -> f64 {
     let term = |(&a, &b): (&f32, &f32)| {
         let (a, b) = (a - a_normaliser, b - b_normaliser);
-        let mean = 0.5 * (f64::from(exp(a)) + f64::from(exp(b)));
+        let mean = 0.5 * (f64::from(exp_alone(a)) + f64::from(exp_alone(b)));
         // What is too small for a number counts for nothing.
         if mean > 0.0 { mean * (2.0 * ln(mean) - f64::from(a) - f64::from(b)) } else { 0.0 }
     };

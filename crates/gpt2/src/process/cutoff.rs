@@ -1,6 +1,6 @@
 //! Tokens of a least probability.
 
-use gpt2_kernels::math::exp;
+use gpt2_kernels::math::exp_alone;
 
 use super::distribution::Distribution;
 use super::{Context, Processor, Scores, TopK};
@@ -48,7 +48,7 @@ impl Processor for EpsilonCutoff {
     }
 }
 
-/// Keeps the tokens whose probability is at least `min(epsilon, sqrt(epsilon) * exp(-H))`, where H is the entropy.
+/// Keeps the tokens whose probability is at least `min(epsilon, sqrt(epsilon) * exp_alone(-H))`, where H is the entropy.
 ///
 /// Equals transformers' `EtaLogitsWarper`; the same paper.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl Processor for EtaCutoff {
     fn process(&mut self, _context: &Context<'_>, scores: &mut Scores) {
         if let Some(distribution) = Distribution::of(scores) {
             let EpsilonCutoff { epsilon, least } = &mut self.0;
-            let eta = epsilon.min(epsilon.sqrt() * exp(-distribution.entropy(scores)));
+            let eta = epsilon.min(epsilon.sqrt() * exp_alone(-distribution.entropy(scores)));
             cut(&distribution, eta, least, scores);
         }
     }

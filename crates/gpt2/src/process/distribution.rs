@@ -1,6 +1,6 @@
 //! The probabilities of the tokens that are left.
 
-use gpt2_kernels::math::{exp, ln};
+use gpt2_kernels::math::{exp_alone, ln};
 
 use super::Scores;
 
@@ -18,19 +18,19 @@ impl Distribution {
         let mut max = f32::NEG_INFINITY;
         scores.candidates(|_, score| max = max.max(score));
         let mut total = 0.0;
-        scores.candidates(|_, score| total += f64::from(exp(score - max)));
+        scores.candidates(|_, score| total += f64::from(exp_alone(score - max)));
         max.is_finite().then_some(Self { max, total })
     }
 
     /// The same of scores in a list, the highest first.
     pub(super) fn of_descending(scores: &[(f32, u32)]) -> Option<Self> {
         let &(max, _) = scores.first()?;
-        let total = scores.iter().map(|&(score, _)| f64::from(exp(score - max))).sum();
+        let total = scores.iter().map(|&(score, _)| f64::from(exp_alone(score - max))).sum();
         max.is_finite().then_some(Self { max, total })
     }
 
     pub(super) fn probability(&self, score: f32) -> f32 {
-        exp(score - self.max) / self.total as f32
+        exp_alone(score - self.max) / self.total as f32
     }
 
     pub(super) fn highest_probability(&self) -> f32 {
@@ -51,7 +51,7 @@ impl Distribution {
     /// What a token adds to the entropy: `-p ln p`.
     pub(super) fn information(&self, score: f32) -> f64 {
         let logprob = self.logprob(score);
-        let probability = exp(logprob);
+        let probability = exp_alone(logprob);
         // So far below the highest score, the logarithm may be infinite.
         if probability > 0.0 { -f64::from(probability * logprob) } else { 0.0 }
     }

@@ -1,6 +1,6 @@
 //! The third step of the chain: a fixed share of the probability.
 
-use gpt2_kernels::math::exp;
+use gpt2_kernels::math::exp_alone;
 
 use super::{Context, Processor, Scores};
 
@@ -61,7 +61,7 @@ impl Processor for TopP {
         let Some((_, max)) = scores.best() else { return };
         tokens.clear();
         // Adding zero makes -0 equal to 0, in the order too.
-        scores.candidates(|id, score| tokens.push((score + 0.0, id, exp(score - max))));
+        scores.candidates(|id, score| tokens.push((score + 0.0, id, exp_alone(score - max))));
         let total: f64 = tokens.iter().map(|&(_, _, exp)| f64::from(exp)).sum();
         let probability = |exp: f32| f64::from((f64::from(exp) / total) as f32);
         let stretch = |score: f32| (((max - score) / STRETCH) as usize).min(STRETCHES - 1);

@@ -116,8 +116,9 @@ impl Scores {
             }
         } else {
             for (id, &score) in self.values.iter().enumerate() {
+                let score = if self.divisor == 1.0 { score } else { score / self.divisor };
                 if score > f32::NEG_INFINITY {
-                    f(id as u32, if self.divisor == 1.0 { score } else { score / self.divisor });
+                    f(id as u32, score);
                 }
             }
         }
@@ -246,8 +247,10 @@ mod tests {
     #[test]
     fn what_is_put_off_shows_nowhere() {
         // Many scores, of which some are equal only once they are divided.
-        let raw: Vec<f32> =
+        let mut raw: Vec<f32> =
             (0..1000).map(|i| (f32::from_bits(0x4000_0000 + (i * 7919) % 64) - 2.0) * 1e5 + 3.0).collect();
+        // A number that dividing by less than 1 makes none.
+        raw[500] = f32::MIN;
         for divisor in [0.7, 1.3, 3.0, 1e-30, 1e30, f32::MIN_POSITIVE] {
             let mut at_once = Scores::default();
             at_once.set(&raw);

@@ -79,8 +79,11 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     if *print_config {
         return Ok(terminal.output.text(&(config.to_json() + "\n"), anstyle::Style::new())?);
     }
-    for idle in config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting)) {
-        let message = format!("`{}` has no effect: {}", flag(idle.setting), idle.reason);
+    let idle = config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting));
+    let idle = idle.map(|idle| (flag(idle.setting), idle.reason));
+    let words = settings.idle_words(&config).map(|reason| ("--force-words".to_owned(), reason));
+    for (flag, reason) in idle.chain(words) {
+        let message = format!("`{flag}` has no effect: {reason}");
         if *strict {
             return Err(Failure::usage(message));
         }

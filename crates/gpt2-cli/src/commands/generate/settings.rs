@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 use gpt2::generate::{
     DolaHalf, DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, Overflow, Rng, SamplerName,
     Watermarking,
@@ -87,7 +88,7 @@ struct Mode {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     diversity_penalty: Option<f64>,
     /// A text that must occur, with beams; `one|other` for one of several; may be repeated
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = one_of)]
     force_words: Vec<String>,
     /// The same as token ids: `1,2` or `1,2|3`
     #[arg(long, value_name = "IDS", value_parser = forced_ids)]
@@ -207,7 +208,7 @@ struct Penalties {
 #[command(next_help_heading = "What may and must occur")]
 struct Constraints {
     /// A text that may not occur, with or without a space before it; may be repeated
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     bad_words: Vec<String>,
     /// The same as token ids: `1,2`; may be repeated
     #[arg(long, value_name = "IDS", value_parser = ids)]
@@ -419,10 +420,25 @@ impl Settings {
             config.bad_words_ids.get_or_insert_default().extend(both(text)?);
         }
         for text in &self.mode.force_words {
-            let phrases = text.split('|').map(both).collect::<Result<Vec<_>, _>>()?.concat();
+            let mut phrases = text.split('|').map(both).collect::<Result<Vec<_>, _>>()?.concat();
+            // Where one begins with another, that other occurs with it: a search takes the shorter one only.
+            phrases.sort_unstable_by_key(Vec::len);
+            let mut shortest: Vec<Vec<u32>> = Vec::with_capacity(phrases.len());
+            for phrase in phrases {
+                if !shortest.iter().any(|other| phrase.starts_with(other)) {
+                    shortest.push(phrase);
+                }
+            }
+            let phrases = shortest;
             config.force_words_ids.get_or_insert_default().push(ForcedWords::OneOf(phrases));
         }
         Ok(())
+    }
+
+    /// Why words that must occur need not, if that is so; they are not part of the settings yet.
+    pub(super) fn idle_words(&self, config: &GenerationConfig) -> Option<&'static str> {
+        (!self.mode.force_words.is_empty() && config.beams() == 1)
+            .then_some("it takes several beams (`num_beams`)")
     }
 
     /// What the text is to stay away from.
@@ -476,6 +492,13 @@ fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
 
 fn ids(text: &str) -> Result<Ids, String> {
     text.split(',').map(token_id).collect()
+}
+
+fn one_of(text: &str) -> Result<String, String> {
+    if text.split('|').any(str::is_empty) {
+        return Err("expected a text, or several with `|` between".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn forced_ids(text: &str) -> Result<ForcedWords, String> {

@@ -7,7 +7,8 @@ use super::details::Details;
 use super::plain::recycled;
 use super::{FinishReason, GeneratedToken};
 use crate::cache::KvCache;
-use crate::model::{Step, Want};
+use crate::model::{Model, Step, Want};
+use crate::workspace::Workspace;
 
 /// What a score loses to be worse than any other: as in transformers.
 pub(super) const FAR_BELOW: f32 = -1.0e9;
@@ -33,6 +34,25 @@ pub(super) struct Text {
     pub(super) details: Vec<Details>,
 }
 
+/// What the model says of the token behind a beam.
+pub(super) struct Prediction<'w> {
+    /// (V)
+    logits: &'w [f32],
+    /// Their `ln Σ exp`.
+    normaliser: f32,
+}
+
+impl<'w> Prediction<'w> {
+    /// Takes a row of logits and their `ln Σ exp`.
+    pub(super) fn new(logits: &'w [f32], normaliser: f32) -> Self {
+        Self { logits, normaliser }
+    }
+
+    pub(super) fn logprob(&self, token: u32) -> f32 {
+        self.logits[token as usize] - self.normaliser
+    }
+}
+
 /// A beam and a token behind it.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate {
@@ -54,15 +74,15 @@ pub(super) fn begin(count: usize, core: &Core<'_>, cache: &KvCache) -> Vec<Beam>
 pub(super) fn forward<'m, 'b>(
     beams: impl Iterator<Item = &'b mut Beam>,
     steps: &mut Vec<Step<'m>>,
-    core: &mut Core<'m>,
+    model: &'m Model,
+    work: &mut Workspace,
 ) {
-    let model = core.model;
     let mut batch = recycled(std::mem::take(steps));
     batch.extend(beams.map(|Beam { cache, text, .. }| {
         Step::new(model, &text.tokens[text.tokens.len() - 1..], cache, Want::Last)
             .expect("a beam at its limit is finished, and tokens come from the vocabulary")
     }));
-    model.forward(&mut batch, &mut core.work);
+    model.forward(&mut batch, work);
     *steps = recycled(batch);
 }
 
@@ -212,14 +232,16 @@ mod tests {
             Model::load(cpu, config, &checkpoint, Formats::default(), &mut |_, _| ()).expect("a model");
         // Two blocks and a bit.
         let prompt: Vec<u32> = (0..130).map(|index| index % 101).collect();
-        let (mut core, cache) = Core::new(model.generate(&prompt), 3).expect("settings");
+        let core = Core::new(model.generate(&prompt)).expect("settings");
+        let mut work = core.workspace(3);
+        let cache = core.prefill(&mut work, &mut ()).expect("a prompt");
         let mut running = begin(3, &core, &cache);
         drop(cache);
         for beam in &mut running {
             assert_eq!(owners(&beam.cache), [3, 3, 3]);
             beam.text = beam.text.and(7, 0.0, 0.0, None);
         }
-        forward(running.iter_mut(), &mut Vec::new(), &mut core);
+        forward(running.iter_mut(), &mut Vec::new(), core.model, &mut work);
         let last: Vec<_> = running.iter().map(|beam| Arc::as_ptr(&beam.cache.blocks[2])).collect();
         assert!(running.iter().all(|beam| owners(&beam.cache) == [3, 3, 1]));
         // Of beam 0 nothing is left, beam 1 goes on twice, beam 2 once: nothing is copied.

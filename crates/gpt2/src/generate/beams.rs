@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use gpt2_kernels::math::exp_alone;
 
-use super::beam::{self, Beam, Candidate, FAR_BELOW, Shown, Text, highest};
+use super::beam::{self, Beam, Candidate, FAR_BELOW, Prediction, Shown, Text, highest};
 use super::config::EarlyStopping;
 use super::core::Core;
 use super::details::Recording;
@@ -16,6 +16,7 @@ use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
 use crate::model::Step;
 use crate::sample::{Noise, Sampler};
+use crate::workspace::Workspace;
 
 /// The beams of a prompt, and the texts they have led to.
 pub(super) struct Beams<'m> {
@@ -79,14 +80,15 @@ impl<'m> Beams<'m> {
     pub(super) fn advance(
         &mut self,
         core: &mut Core<'m>,
+        work: &mut Workspace,
         ready: &mut VecDeque<GeneratedToken>,
     ) -> Result<(), GenerateError> {
         if self.started {
-            beam::forward(self.running.iter_mut(), &mut self.steps, core);
+            beam::forward(self.running.iter_mut(), &mut self.steps, core.model, work);
         }
-        let normalisers = self.process(core)?;
+        let predictions = self.process(core, work)?;
         let candidates = self.candidates(core)?;
-        self.take(core, &candidates, &normalisers);
+        self.take(core, &candidates, &predictions);
         self.started = true;
         self.show(core, ready);
         Ok(())
@@ -97,25 +99,27 @@ impl<'m> Beams<'m> {
         if self.started { beam } else { 0 }
     }
 
-    /// Computes the scores of what may follow each beam; returns `ln Σ exp` of the logits of each.
-    fn process(&mut self, core: &mut Core<'m>) -> Result<Vec<f32>, GenerateError> {
+    /// Computes the scores of what may follow each beam; returns what the model says of it.
+    fn process<'w>(
+        &mut self,
+        core: &mut Core<'m>,
+        work: &'w Workspace,
+    ) -> Result<Vec<Prediction<'w>>, GenerateError> {
         self.processed.clear();
         self.recordings.clear();
-        let mut normalisers = Vec::with_capacity(self.running.len());
+        let mut predictions = Vec::with_capacity(self.running.len());
         for (index, beam) in self.running.iter().enumerate() {
-            normalisers.push(core.process_log_probabilities(
-                self.row(index),
-                index,
-                &beam.text.tokens,
-                &[],
-            )?);
+            let row = self.row(index);
+            let logits = work.logits(row + 1).row(row);
+            let normaliser = core.process_log_probabilities(logits, index, &beam.text.tokens, &[])?;
+            predictions.push(Prediction::new(logits, normaliser));
             if !core.scores.are_numbers() {
                 return Err(GenerateError::Scores { position: beam.text.tokens.len() });
             }
             self.processed.extend_from_slice(core.scores.all());
             self.recordings.extend(core.recording.clone());
         }
-        Ok(normalisers)
+        Ok(predictions)
     }
 
     /// Chooses what goes on: the best, or a draw without replacement. There are enough for all beams to go on, though
@@ -159,7 +163,7 @@ impl<'m> Beams<'m> {
     }
 
     /// Sorts candidates into those that go on and those that end.
-    fn take(&mut self, core: &mut Core<'m>, candidates: &[Candidate], normalisers: &[f32]) {
+    fn take(&mut self, core: &mut Core<'m>, candidates: &[Candidate], predictions: &[Prediction<'_>]) {
         let count = core.config.beams();
         let early = core.config.early_stopping.unwrap_or_default();
         let penalty = core.config.length_penalty.unwrap_or(1.0);
@@ -167,8 +171,7 @@ impl<'m> Beams<'m> {
         let texts: Vec<(Text, Option<FinishReason>)> = candidates
             .iter()
             .map(|&Candidate { beam, token, .. }| {
-                let row = self.row(beam);
-                let logprob = core.work.logits(row + 1).row(row)[token as usize] - normalisers[beam];
+                let logprob = predictions[beam].logprob(token);
                 let score = self.processed[beam * vocabulary + token as usize];
                 let details = self.recordings.get(beam).map(|recording| recording.details(token, None));
                 let text = self.running[beam].text.and(token, logprob, score, details);

@@ -17,7 +17,8 @@ use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
 use crate::model::{Model, Step, Want};
 use crate::probe::{Probe, Site};
-use crate::process::Context;
+use crate::process::{Context, Scores};
+use crate::workspace::Workspace;
 
 /// The one sequence of a prompt.
 pub(super) struct Contrastive<'m> {
@@ -86,9 +87,9 @@ impl Probe for Hidden<'_> {
 }
 
 impl<'m> Contrastive<'m> {
-    /// Takes the prompt's cache and the hidden states that went by when it was filled.
-    pub(super) fn new(core: &Core<'m>, cache: KvCache, mut hidden: Hidden<'m>) -> Self {
-        let (top_k, alpha) = (core.work.wanted(), core.config.penalty_alpha.unwrap_or(0.0));
+    /// Takes the number of candidates, the prompt's cache and the hidden states that went by when it was filled.
+    pub(super) fn new(core: &Core<'m>, top_k: usize, cache: KvCache, mut hidden: Hidden<'m>) -> Self {
+        let alpha = core.config.penalty_alpha.unwrap_or(0.0);
         let mut tokens = Vec::with_capacity(core.limit.tokens);
         tokens.extend_from_slice(&core.prompt);
         hidden
@@ -121,11 +122,13 @@ impl<'m> Contrastive<'m> {
     pub(super) fn advance(
         &mut self,
         core: &mut Core<'m>,
+        work: &mut Workspace,
         ready: &mut VecDeque<GeneratedToken>,
     ) -> Result<(), GenerateError> {
-        let normaliser = core.process(self.row, 0, &self.tokens)?;
-        self.propose(core, normaliser)?;
-        self.forward(core);
+        let logits = work.logits(self.row + 1).row(self.row);
+        let normaliser = core.process(logits, 0, &self.tokens)?;
+        self.propose(&core.scores, logits, normaliser)?;
+        self.forward(core.model, work);
         let Candidate { id, logprob, row, cache, .. } = self.best(core.model);
         let context = Context { tokens: &self.tokens, prompt: core.prompt.len(), ..Context::default() };
         core.chain.chosen(&context, &core.scores, id);
@@ -140,9 +143,8 @@ impl<'m> Contrastive<'m> {
 
     /// Makes the likeliest tokens the candidates; of equals the lower id first. `normaliser` is `ln Σ exp` of the
     /// logits.
-    fn propose(&mut self, core: &Core<'m>, normaliser: f32) -> Result<(), GenerateError> {
+    fn propose(&mut self, scores: &Scores, logits: &[f32], normaliser: f32) -> Result<(), GenerateError> {
         let Self { ranked, candidates, .. } = self;
-        let (scores, logits) = (&core.scores, core.work.logits(self.row + 1).row(self.row));
         let position = self.tokens.len();
         if !scores.are_numbers() {
             return Err(GenerateError::Scores { position });
@@ -171,13 +173,13 @@ impl<'m> Contrastive<'m> {
     }
 
     /// Feeds all candidates, each to its own fork of the cache.
-    fn forward(&mut self, core: &mut Core<'m>) {
+    fn forward(&mut self, model: &'m Model, work: &mut Workspace) {
         let mut batch = recycled(std::mem::take(&mut self.steps));
         batch.extend(self.candidates.iter_mut().map(|Candidate { id, cache, .. }| {
-            Step::new(core.model, std::slice::from_ref(id), cache, Want::Last)
+            Step::new(model, std::slice::from_ref(id), cache, Want::Last)
                 .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
         }));
-        core.model.forward_probed(&mut batch, &mut core.work, &mut self.hidden);
+        model.forward_probed(&mut batch, work, &mut self.hidden);
         self.steps = recycled(batch);
     }
 

@@ -17,7 +17,7 @@ use crate::tokenizer::Tokenizer;
 use crate::watermark::Watermark;
 use crate::workspace::Workspace;
 
-/// A prompt that went through the model, and what is needed to go on from it.
+/// A prompt, what is asked for, and how the tokens that follow are chosen.
 pub(super) struct Core<'m> {
     pub(super) model: &'m Model,
     pub(super) config: GenerationConfig,
@@ -32,8 +32,7 @@ pub(super) struct Core<'m> {
     deadline: Option<Instant>,
     /// What ends a beam; the texts of plain sequences are watched as they are read.
     stop: Option<StopStrings<'m>>,
-    pub(super) work: Workspace,
-    /// The scores that the processors change: the model's own stay in `work`.
+    /// The scores that the processors change: the model's own stay where they are.
     pub(super) scores: Scores,
     /// What happens to the scores, if anybody wants to know.
     pub(super) recording: Option<Recording>,
@@ -77,18 +76,8 @@ pub(super) struct Limit {
 }
 
 impl<'m> Core<'m> {
-    /// Checks what is asked for and runs the prompt through the model; `rows` sequences will go through it together.
-    /// Returns the cache behind the prompt too; its logits are row 0 of the workspace.
-    pub(super) fn new(request: Generate<'m>, rows: usize) -> Result<(Self, KvCache), GenerateError> {
-        Self::probed(request, rows, |_, _| ()).map(|(core, cache, ())| (core, cache))
-    }
-
-    /// Does the same, with an observer of the prompt's way through the model, made for batches of so many tokens.
-    pub(super) fn probed<P: Probe>(
-        request: Generate<'m>,
-        rows: usize,
-        probe: impl FnOnce(&'m Model, usize) -> P,
-    ) -> Result<(Self, KvCache, P), GenerateError> {
+    /// Checks what is asked for; nothing is computed yet. The time that it may take begins now.
+    pub(super) fn new(request: Generate<'m>) -> Result<Self, GenerateError> {
         let begin = Instant::now();
         let Generate { model, tokenizer, mut prompt, negative_prompt, config, .. } = request;
         let Generate { processors, allowed, criteria, details, .. } = request;
@@ -119,11 +108,6 @@ impl<'m> Core<'m> {
             chain.add(Place::PrefixAllowedTokens, Box::new(allowed));
         }
         processors.into_iter().for_each(|processor| chain.add_custom(processor));
-        let mut work = Workspace::new(model, prompt.len().min(PREFILL_CHUNK).max(rows), rows);
-        let mut cache = KvCache::new(model);
-        let start = window(&config, prompt.len(), model.config().n_positions);
-        let mut probe = probe(model, work.tokens());
-        prefill_probed(model, &prompt[start..], &mut cache, &mut work, &mut probe)?;
         // An hour of no end is as good as one of a thousand years, which an `Instant` need not hold.
         let deadline =
             config.max_time.and_then(|seconds| begin.checked_add(Duration::try_from_secs_f64(seconds).ok()?));
@@ -134,7 +118,7 @@ impl<'m> Core<'m> {
             }
             _ => None,
         };
-        let core = Self {
+        Ok(Self {
             model,
             config,
             chain,
@@ -145,40 +129,54 @@ impl<'m> Core<'m> {
             limit,
             deadline,
             stop,
-            work,
             scores,
             recording: details.map(Recording::new),
-        };
-        Ok((core, cache, probe))
+        })
     }
 
-    /// Prepares the scores behind a sequence from one of the rows of logits, and returns `ln Σ exp` of that row.
+    /// Makes room for the prompt's way through the model, and for `rows` sequences behind it.
+    pub(super) fn workspace(&self, rows: usize) -> Workspace {
+        Workspace::new(self.model, self.prompt.len().min(PREFILL_CHUNK).max(rows), rows)
+    }
+
+    /// Runs the prompt through the model, before an observer: returns the cache behind it. Its logits are row 0 of the
+    /// workspace.
+    pub(super) fn prefill(
+        &self,
+        work: &mut Workspace,
+        probe: &mut impl Probe,
+    ) -> Result<KvCache, GenerateError> {
+        let mut cache = KvCache::new(self.model);
+        let start = self.window(self.prompt.len());
+        prefill_probed(self.model, &self.prompt[start..], &mut cache, work, probe)?;
+        Ok(cache)
+    }
+
+    /// Prepares the scores behind a sequence from its row of logits, and returns `ln Σ exp` of that row.
     pub(super) fn process(
         &mut self,
-        row: usize,
+        logits: &[f32],
         sequence: usize,
         tokens: &[u32],
     ) -> Result<f32, GenerateError> {
-        self.process_changed(row, sequence, tokens, |_, _, _, _| ())
+        self.process_changed(logits, sequence, tokens, |_, _| ())
     }
 
-    /// Does the same, but `change` comes before the processors: it is given the model, the logits of all rows, that
-    /// `ln Σ exp`, and the row's scores.
+    /// Does the same, but `change` comes before the processors: it is given that `ln Σ exp` and the row's scores.
     pub(super) fn process_changed(
         &mut self,
-        row: usize,
+        logits: &[f32],
         sequence: usize,
         tokens: &[u32],
-        change: impl FnOnce(&Model, &Workspace, f32, &mut Scores),
+        change: impl FnOnce(f32, &mut Scores),
     ) -> Result<f32, GenerateError> {
-        let Self { model, config, chain, work, scores, prompt, recording, .. } = self;
-        let logits = work.logits(row + 1).row(row);
+        let Self { model, config, chain, scores, prompt, recording, .. } = self;
         let normaliser = normaliser_of(model, config, logits, tokens)?;
         scores.set(logits);
         if let Some(recording) = recording {
             recording.begin(logits, normaliser, scores);
         }
-        change(model, work, normaliser, scores);
+        change(normaliser, scores);
         if let Some(recording) = recording {
             if config.guides() {
                 recording.step("guidance_scale", scores);
@@ -194,13 +192,12 @@ impl<'m> Core<'m> {
     /// beams of other groups have chosen at this position.
     pub(super) fn process_log_probabilities(
         &mut self,
-        row: usize,
+        logits: &[f32],
         sequence: usize,
         tokens: &[u32],
         others: &[u32],
     ) -> Result<f32, GenerateError> {
-        let Self { model, config, chain, work, scores, prompt, recording, .. } = self;
-        let logits = work.logits(row + 1).row(row);
+        let Self { model, config, chain, scores, prompt, recording, .. } = self;
         let normaliser = normaliser_of(model, config, logits, tokens)?;
         scores.set(logits);
         scores.map(|_, logit| logit - normaliser);

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use super::beam::{self, Beam, Candidate, Shown, Text, highest};
+use super::beam::{self, Beam, Candidate, Prediction, Shown, Text, highest};
 use super::config::EarlyStopping;
 use super::constraints::Constraints;
 use super::core::Core;
@@ -17,6 +17,7 @@ use super::details::Recording;
 use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
 use crate::model::Step;
+use crate::workspace::Workspace;
 
 /// The beams of a prompt in their groups; one group where there are constraints.
 pub(super) struct Groups<'m> {
@@ -110,10 +111,12 @@ impl<'m> Groups<'m> {
     pub(super) fn advance(
         &mut self,
         core: &mut Core<'m>,
+        work: &mut Workspace,
         ready: &mut VecDeque<GeneratedToken>,
     ) -> Result<(), GenerateError> {
         if self.started {
-            beam::forward(self.groups.iter_mut().flat_map(|group| &mut group.running), &mut self.steps, core);
+            let beams = self.groups.iter_mut().flat_map(|group| &mut group.running);
+            beam::forward(beams, &mut self.steps, core.model, work);
         }
         // What the groups before have chosen at this position.
         let mut chosen = Vec::with_capacity(core.config.beams());
@@ -129,8 +132,8 @@ impl<'m> Groups<'m> {
             let place = Place { group, beam: group * size, row };
             // Behind the prompt there is one row for all.
             row += if self.started { self.groups[group].running.len() } else { 0 };
-            let normalisers = self.process(core, place, &chosen)?;
-            let next = self.choose(core, place, &normalisers)?;
+            let predictions = self.process(core, work, place, &chosen)?;
+            let next = self.choose(core, place, &predictions)?;
             chosen.extend(next.iter().filter_map(|next| next.text.tokens.last()));
             over = over.or(next.iter().find_map(|next| next.over));
             let Group { running, done, .. } = &mut self.groups[group];
@@ -150,27 +153,30 @@ impl<'m> Groups<'m> {
         Ok(())
     }
 
-    /// Computes the scores of what may follow the beams of a group; returns `ln Σ exp` of the logits of each.
-    fn process(
+    /// Computes the scores of what may follow the beams of a group; returns what the model says of it.
+    fn process<'w>(
         &mut self,
         core: &mut Core<'m>,
+        work: &'w Workspace,
         place: Place,
         chosen: &[u32],
-    ) -> Result<Vec<f32>, GenerateError> {
+    ) -> Result<Vec<Prediction<'w>>, GenerateError> {
         self.processed.clear();
         self.recordings.clear();
         let running = &self.groups[place.group].running;
-        let mut normalisers = Vec::with_capacity(running.len());
+        let mut predictions = Vec::with_capacity(running.len());
         for (index, beam) in running.iter().enumerate() {
             let (row, tokens) = (self.row(place, index), &beam.text.tokens);
-            normalisers.push(core.process_log_probabilities(row, place.beam + index, tokens, chosen)?);
+            let logits = work.logits(row + 1).row(row);
+            let normaliser = core.process_log_probabilities(logits, place.beam + index, tokens, chosen)?;
+            predictions.push(Prediction::new(logits, normaliser));
             if !core.scores.are_numbers() {
                 return Err(GenerateError::Scores { position: tokens.len() });
             }
             self.processed.extend_from_slice(core.scores.all());
             self.recordings.extend(core.recording.clone());
         }
-        Ok(normalisers)
+        Ok(predictions)
     }
 
     fn row(&self, place: Place, beam: usize) -> usize {
@@ -182,7 +188,7 @@ impl<'m> Groups<'m> {
         &mut self,
         core: &mut Core<'m>,
         place: Place,
-        normalisers: &[f32],
+        predictions: &[Prediction<'_>],
     ) -> Result<Vec<Next>, GenerateError> {
         let vocabulary = core.model.config().vocab_size;
         let Group { size, running, .. } = &self.groups[place.group];
@@ -203,7 +209,7 @@ impl<'m> Groups<'m> {
         let best = candidates.first().ok_or(GenerateError::NoTokenLeft { position })?.score;
         let mut next = Vec::with_capacity(size);
         for (rank, &candidate) in candidates.iter().enumerate() {
-            let text = self.text(core, place, normalisers, candidate);
+            let text = self.text(core, place, predictions, candidate);
             let reason = core.finish(place.beam + candidate.beam, &text.tokens);
             if !ends(reason) {
                 let Candidate { beam: parent, score, .. } = candidate;
@@ -217,7 +223,7 @@ impl<'m> Groups<'m> {
             }
         }
         if self.constraints.is_some() {
-            next = self.further(core, place, normalisers, next);
+            next = self.further(core, place, predictions, next);
         }
         let length = position + 1 - core.prompt.len();
         self.groups[place.group].done = self.groups[place.group].is_done(core, best, length);
@@ -225,10 +231,15 @@ impl<'m> Groups<'m> {
     }
 
     /// A beam's text with a token more.
-    fn text(&self, core: &Core<'m>, place: Place, normalisers: &[f32], candidate: Candidate) -> Text {
+    fn text(
+        &self,
+        core: &Core<'m>,
+        place: Place,
+        predictions: &[Prediction<'_>],
+        candidate: Candidate,
+    ) -> Text {
         let Candidate { beam, token, .. } = candidate;
-        let row = self.row(place, beam);
-        let logprob = core.work.logits(row + 1).row(row)[token as usize] - normalisers[beam];
+        let logprob = predictions[beam].logprob(token);
         let score = self.processed[beam * core.model.config().vocab_size + token as usize];
         let details = self.recordings.get(beam).map(|recording| recording.details(token, None));
         self.groups[place.group].running[beam].text.and(token, logprob, score, details)
@@ -248,7 +259,7 @@ impl<'m> Groups<'m> {
         &mut self,
         core: &mut Core<'m>,
         place: Place,
-        normalisers: &[f32],
+        predictions: &[Prediction<'_>],
         mut next: Vec<Next>,
     ) -> Vec<Next> {
         let Some(constraints) = &self.constraints else { return next };
@@ -262,7 +273,7 @@ impl<'m> Groups<'m> {
             for token in constraints.next(&progress) {
                 let bank = constraints.forced(&mut progress, token);
                 let score = self.processed[parent * vocabulary + token as usize] + beam.score;
-                let text = self.text(core, place, normalisers, Candidate { beam: parent, token, score });
+                let text = self.text(core, place, predictions, Candidate { beam: parent, token, score });
                 let known = next.iter().any(|other| other.text.tokens == text.tokens);
                 if known || score == f32::NEG_INFINITY {
                     continue;

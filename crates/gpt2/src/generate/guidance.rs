@@ -52,28 +52,20 @@ pub(super) fn context(
 
 impl Guidance {
     /// Feeds the unconditional context but for its last token; the logits behind the prompt are lost.
-    pub(super) fn new(core: &mut Core<'_>) -> Result<Option<Self>, GenerateError> {
+    pub(super) fn new(core: &Core<'_>, work: &mut Workspace) -> Result<Option<Self>, GenerateError> {
         let (Some(scale), Some(context)) = (core.config.guidance_scale, &core.unconditional) else {
             return Ok(None);
         };
         let mut cache = KvCache::new(core.model);
         if context.len() > 1 {
-            prefill(core.model, &context[..context.len() - 1], &mut cache, &mut core.work)?;
+            prefill(core.model, &context[..context.len() - 1], &mut cache, work)?;
         }
         Ok(Some(Self { scale: scale as f32, cache }))
     }
 
-    /// Makes the scores of a sequence, whose logits are two rows: the conditional ones, and behind them the others.
-    /// `conditional` is `ln Σ exp` of the former.
-    pub(super) fn apply(
-        &self,
-        model: &Model,
-        work: &Workspace,
-        row: usize,
-        conditional: f32,
-        scores: &mut Scores,
-    ) {
-        let logits = work.logits(row + 2).row(row + 1);
+    /// Makes the scores of a sequence from its own, which are the conditional logits, whose `ln Σ exp` is
+    /// `conditional`, and from the unconditional ones.
+    pub(super) fn apply(&self, model: &Model, logits: &[f32], conditional: f32, scores: &mut Scores) {
         // Logits that are no numbers make scores that are none, which are refused when a token is chosen.
         let unconditional = normaliser(model, logits, 0).unwrap_or(f32::NAN);
         scores.map(|id, score| {

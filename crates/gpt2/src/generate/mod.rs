@@ -51,6 +51,7 @@ use self::dola::Dola;
 use self::groups::Groups;
 use self::plain::Plain;
 use crate::score::{TokenDetails, token_details};
+use crate::workspace::Workspace;
 
 /// A token, as soon as it is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +102,7 @@ pub struct Timing {
 /// Yields the tokens of all sequences, those of one position in the order of the sequences.
 pub struct Generation<'m> {
     core: Core<'m>,
+    work: Workspace,
     mode: Mode<'m>,
     ready: VecDeque<GeneratedToken>,
     failed: bool,
@@ -125,30 +127,37 @@ impl<'m> Generation<'m> {
         }
         let vocabulary = request.model.config().vocab_size;
         let (beams, sequences) = (request.config.beams(), request.config.sequences());
-        let (core, mode) = if beams > 1 {
+        let (core, work, mode) = if beams > 1 {
             let groups = request.config.groups();
             let constraints = request.config.force_words_ids.as_deref().map(Constraints::new);
-            let (core, cache) = Core::new(request, beams)?;
+            let core = Core::new(request)?;
+            let mut work = core.workspace(beams);
+            let cache = core.prefill(&mut work, &mut ())?;
             let mode = if groups > 1 || constraints.is_some() {
                 Mode::Groups(Groups::new(&core, &cache, constraints))
             } else {
                 Mode::Beams(Beams::new(&core, &cache))
             };
-            (core, mode)
+            (core, work, mode)
         } else if request.config.contrasts() {
             let rows = request.config.top_k.map_or(1, |top_k| top_k.min(vocabulary));
-            let (core, cache, hidden) = Core::probed(request, rows, Hidden::new)?;
-            let mode = Mode::Contrastive(Box::new(Contrastive::new(&core, cache, hidden)));
-            (core, mode)
+            let core = Core::new(request)?;
+            let mut work = core.workspace(rows);
+            let mut hidden = Hidden::new(core.model, work.tokens());
+            let cache = core.prefill(&mut work, &mut hidden)?;
+            let mode = Mode::Contrastive(Box::new(Contrastive::new(&core, rows, cache, hidden)));
+            (core, work, mode)
         } else {
             let rows = sequences * if request.config.guides() { 2 } else { 1 };
             let dola = Dola::new(request.model, &request.config)?;
-            let (mut core, cache) = Core::new(request, rows)?;
-            let mode = Mode::Plain(Box::new(Plain::new(&mut core, cache, dola)?));
-            (core, mode)
+            let core = Core::new(request)?;
+            let mut work = core.workspace(rows);
+            let cache = core.prefill(&mut work, &mut ())?;
+            let mode = Mode::Plain(Box::new(Plain::new(&core, &mut work, cache, dola)?));
+            (core, work, mode)
         };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };
-        Ok(Self { core, mode, ready: VecDeque::with_capacity(sequences), failed: false, timing })
+        Ok(Self { core, work, mode, ready: VecDeque::with_capacity(sequences), failed: false, timing })
     }
 
     /// The settings, the seed among them.
@@ -214,11 +223,12 @@ impl<'m> Generation<'m> {
 
     fn advance(&mut self) -> Result<(), GenerateError> {
         let begin = Instant::now();
-        match &mut self.mode {
-            Mode::Plain(plain) => plain.advance(&mut self.core, &mut self.ready)?,
-            Mode::Beams(beams) => beams.advance(&mut self.core, &mut self.ready)?,
-            Mode::Groups(groups) => groups.advance(&mut self.core, &mut self.ready)?,
-            Mode::Contrastive(contrastive) => contrastive.advance(&mut self.core, &mut self.ready)?,
+        let Self { core, work, mode, ready, .. } = self;
+        match mode {
+            Mode::Plain(plain) => plain.advance(core, work, ready)?,
+            Mode::Beams(beams) => beams.advance(core, work, ready)?,
+            Mode::Groups(groups) => groups.advance(core, work, ready)?,
+            Mode::Contrastive(contrastive) => contrastive.advance(core, work, ready)?,
         }
         self.timing.decode += begin.elapsed();
         Ok(())

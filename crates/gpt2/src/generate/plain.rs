@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use gpt2_kernels::Rows;
+
 use super::core::Core;
 use super::dola::Dola;
 use super::guidance::Guidance;
@@ -11,6 +13,7 @@ use crate::model::{Step, Want};
 use crate::predict::prefill;
 use crate::process::Context;
 use crate::sample::Sampler;
+use crate::workspace::Workspace;
 
 /// The return sequences of a prompt, each a row of the batch, or two rows where there is guidance.
 pub(super) struct Plain<'m> {
@@ -38,12 +41,13 @@ struct Sequence {
 
 impl<'m> Plain<'m> {
     pub(super) fn new(
-        core: &mut Core<'m>,
+        core: &Core<'m>,
+        work: &mut Workspace,
         mut cache: KvCache,
         dola: Option<Dola>,
     ) -> Result<Self, GenerateError> {
         let count = core.config.sequences();
-        let guidance = Guidance::new(core)?;
+        let guidance = Guidance::new(core, work)?;
         // The prompt's last token is fed once more where more of it is wanted than its logits: those of the other side
         // beside them, or the hidden states.
         let started = guidance.is_some() || dola.is_some();
@@ -59,7 +63,7 @@ impl<'m> Plain<'m> {
             guidance,
             dola,
             sampler: Sampler::new(&core.config),
-            steps: Vec::with_capacity(core.work.wanted()),
+            steps: Vec::with_capacity(work.wanted()),
             started,
         })
     }
@@ -76,15 +80,52 @@ impl<'m> Plain<'m> {
     pub(super) fn advance(
         &mut self,
         core: &mut Core<'m>,
+        work: &mut Workspace,
         ready: &mut VecDeque<GeneratedToken>,
     ) -> Result<(), GenerateError> {
         if self.started {
-            self.forward(core)?;
+            self.slide(core, work)?;
+            let mut batch = recycled(std::mem::take(&mut self.steps));
+            let dola = &mut self.dola;
+            feed(&mut self.sequences, core, &mut batch);
+            match dola {
+                Some(dola) => {
+                    let tokens = batch.len();
+                    core.model.forward_probed(&mut batch, work, dola);
+                    dola.predict(core.model, tokens);
+                }
+                None => drop(core.model.forward(&mut batch, work)),
+            }
+            self.steps = recycled(batch);
         }
+        self.choose(core, work.logits(work.wanted()), ready)
+    }
+
+    /// Has the text of each sequence that has outgrown the context move on in it.
+    fn slide(&mut self, core: &Core<'m>, work: &mut Workspace) -> Result<(), GenerateError> {
+        for Sequence { cache, tokens, window, .. } in self.sequences.iter_mut().filter(|s| s.finish.is_none())
+        {
+            let start = core.window(tokens.len());
+            if start != *window {
+                *window = start;
+                cache.truncate(0);
+                prefill(core.model, &tokens[start..tokens.len() - 1], cache, work)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses the next token of every unfinished sequence from the rows of logits that were asked for.
+    fn choose(
+        &mut self,
+        core: &mut Core<'m>,
+        logits: Rows<'_>,
+        ready: &mut VecDeque<GeneratedToken>,
+    ) -> Result<(), GenerateError> {
         let mut row = 0;
         for index in 0..self.sequences.len() {
             if self.sequences[index].finish.is_none() {
-                ready.push_back(self.choose(core, index, row)?);
+                ready.push_back(self.choose_one(core, index, logits, row)?);
                 // Behind the prompt there is one row for all.
                 row += match self.guidance {
                     Some(_) => 2,
@@ -98,57 +139,20 @@ impl<'m> Plain<'m> {
         Ok(())
     }
 
-    /// Feeds the last token of every unfinished sequence.
-    fn forward(&mut self, core: &mut Core<'m>) -> Result<(), GenerateError> {
-        let model = core.model;
-        for Sequence { cache, tokens, window, .. } in self.sequences.iter_mut().filter(|s| s.finish.is_none())
-        {
-            let start = core.window(tokens.len());
-            if start != *window {
-                *window = start;
-                cache.truncate(0);
-                prefill(model, &tokens[start..tokens.len() - 1], cache, &mut core.work)?;
-            }
-        }
-        let mut batch = recycled(std::mem::take(&mut self.steps));
-        let step = |tokens, cache| {
-            Step::new(model, tokens, cache, Want::Last)
-                .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
-        };
-        for Sequence { cache, other, tokens, .. } in
-            self.sequences.iter_mut().filter(|sequence| sequence.finish.is_none())
-        {
-            let last = &tokens[tokens.len() - 1..];
-            batch.push(step(last, cache));
-            if let (Some(other), Some(context)) = (other, &core.unconditional) {
-                let behind_prompt = tokens.len() == core.prompt.len();
-                batch.push(step(if behind_prompt { &context[context.len() - 1..] } else { last }, other));
-            }
-        }
-        if let Some(dola) = &mut self.dola {
-            let tokens = batch.len();
-            model.forward_probed(&mut batch, &mut core.work, dola);
-            dola.predict(model, tokens);
-        } else {
-            model.forward(&mut batch, &mut core.work);
-        }
-        self.steps = recycled(batch);
-        Ok(())
-    }
-
     /// Chooses a sequence's next token from a row of logits.
-    fn choose(
+    fn choose_one(
         &mut self,
         core: &mut Core<'m>,
         index: usize,
+        logits: Rows<'_>,
         row: usize,
     ) -> Result<GeneratedToken, GenerateError> {
         let Sequence { tokens, finish, .. } = &mut self.sequences[index];
-        let position = tokens.len();
+        let (model, position) = (core.model, tokens.len());
         let (guidance, dola) = (&self.guidance, &mut self.dola);
-        let normaliser = core.process_changed(row, index, tokens, |model, work, normaliser, scores| {
+        let normaliser = core.process_changed(logits.row(row), index, tokens, |normaliser, scores| {
             if let Some(guidance) = guidance {
-                guidance.apply(model, work, row, normaliser, scores);
+                guidance.apply(model, logits.row(row + 1), normaliser, scores);
             }
             if let Some(dola) = dola {
                 dola.apply(model, row, normaliser, scores);
@@ -162,9 +166,25 @@ impl<'m> Plain<'m> {
         core.chain.chosen(&context, &core.scores, id);
         tokens.push(id);
         *finish = core.finish(index, tokens);
-        let logprob = core.work.logits(row + 1).row(row)[id as usize] - normaliser;
+        let logprob = logits.row(row)[id as usize] - normaliser;
         let (score, details) = (core.scores.score(id), core.details(id, draw));
         Ok(GeneratedToken { sequence: index, id, logprob, score, finish: *finish, details })
+    }
+}
+
+/// Puts the last token of every unfinished sequence into a batch.
+fn feed<'s>(sequences: &'s mut [Sequence], core: &'s Core<'_>, batch: &mut Vec<Step<'s>>) {
+    let step = |tokens, cache| {
+        Step::new(core.model, tokens, cache, Want::Last)
+            .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
+    };
+    for Sequence { cache, other, tokens, .. } in sequences.iter_mut().filter(|s| s.finish.is_none()) {
+        let last = &tokens[tokens.len() - 1..];
+        batch.push(step(last, cache));
+        if let (Some(other), Some(context)) = (other, &core.unconditional) {
+            let behind_prompt = tokens.len() == core.prompt.len();
+            batch.push(step(if behind_prompt { &context[context.len() - 1..] } else { last }, other));
+        }
     }
 }
 

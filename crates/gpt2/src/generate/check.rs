@@ -86,7 +86,11 @@ impl GenerationConfig {
             }
         }
         let most = "a number from 1 to 256";
+        let guesses = "a number from 1 to 64";
         let counts = [
+            ("prompt_lookup_num_tokens", self.prompt_lookup_num_tokens, 64, guesses),
+            ("max_matching_ngram_size", self.max_matching_ngram_size, 64, guesses),
+            ("num_assistant_tokens", self.num_assistant_tokens, 64, guesses),
             ("max_new_tokens", self.max_new_tokens, usize::MAX, "at least 1"),
             ("max_length", self.max_length, usize::MAX, "at least 1"),
             ("num_beams", self.num_beams, Self::MOST_SEQUENCES, most),
@@ -262,6 +266,11 @@ impl GenerationConfig {
                 "dry_allowed_length",
                 self.dry_allowed_length.is_some() && !set(self.dry_multiplier, 0.0),
                 "`dry_multiplier` is 0",
+            ),
+            (
+                "max_matching_ngram_size",
+                self.max_matching_ngram_size.is_some() && self.prompt_lookup_num_tokens.is_none(),
+                "nothing is looked up (`prompt_lookup_num_tokens`)",
             ),
             ("mirostat_tau", self.mirostat_tau.is_some() && !mirostat, "`mirostat` is 0"),
             ("mirostat_eta", self.mirostat_eta.is_some() && !mirostat, "`mirostat` is 0"),

@@ -71,6 +71,14 @@ pub struct GenerationConfig {
     /// Texts to return. Default: 1.
     pub num_return_sequences: Option<usize>,
 
+    // Speculation: tokens that are guessed, so that the model looks at several positions at once.
+    /// Most tokens to guess from what followed the last ones when they occurred before: prompt lookup.
+    pub prompt_lookup_num_tokens: Option<usize>,
+    /// Most last tokens to look up. Default: 4.
+    pub max_matching_ngram_size: Option<usize>,
+    /// Most tokens for an assistant model to guess. Default: 15.
+    pub num_assistant_tokens: Option<usize>,
+
     // Truncation: from which tokens one is drawn.
     /// What logits are divided by; 0 means no sampling. Default: 1.
     pub temperature: Option<f64>,
@@ -397,6 +405,9 @@ impl GenerationConfig {
             num_beam_groups: self.num_beam_groups.or(base.num_beam_groups),
             diversity_penalty: self.diversity_penalty.or(base.diversity_penalty),
             force_words_ids: self.force_words_ids.or(base.force_words_ids),
+            prompt_lookup_num_tokens: self.prompt_lookup_num_tokens.or(base.prompt_lookup_num_tokens),
+            max_matching_ngram_size: self.max_matching_ngram_size.or(base.max_matching_ngram_size),
+            num_assistant_tokens: self.num_assistant_tokens.or(base.num_assistant_tokens),
             penalty_alpha: self.penalty_alpha.or(base.penalty_alpha),
             dola_layers: self.dola_layers.or(base.dola_layers),
             guidance_scale: self.guidance_scale.or(base.guidance_scale),

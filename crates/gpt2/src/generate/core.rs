@@ -20,6 +20,7 @@ use crate::workspace::Workspace;
 /// A prompt, what is asked for, and how the tokens that follow are chosen.
 pub(super) struct Core<'m> {
     pub(super) model: &'m Model,
+    pub(super) tokenizer: Option<&'m Tokenizer>,
     pub(super) config: GenerationConfig,
     pub(super) chain: Chain,
     criteria: Vec<Criterion<'m>>,
@@ -120,6 +121,7 @@ impl<'m> Core<'m> {
         };
         Ok(Self {
             model,
+            tokenizer,
             config,
             chain,
             criteria,

@@ -21,9 +21,11 @@ mod error;
 mod groups;
 mod guidance;
 mod heal;
+mod pace;
 mod plain;
 mod repetition;
 mod request;
+mod speculation;
 mod text;
 
 use std::collections::VecDeque;
@@ -41,6 +43,7 @@ pub use details::{Alternative, Details, DetailsRequest, RemovedToken, Trace, Tra
 pub use error::GenerateError;
 pub use repetition::Repetition;
 pub use request::Generate;
+pub use speculation::SpeculationReport;
 pub use text::{Completion, TextDelta, TextGeneration};
 
 use self::beams::Beams;
@@ -50,6 +53,7 @@ use self::core::Core;
 use self::dola::Dola;
 use self::groups::Groups;
 use self::plain::Plain;
+use self::speculation::Speculation;
 use crate::score::{TokenDetails, token_details};
 use crate::workspace::Workspace;
 
@@ -99,7 +103,8 @@ pub struct Timing {
 
 /// A generation under way.
 ///
-/// Yields the tokens of all sequences, those of one position in the order of the sequences.
+/// Yields the tokens of all sequences, those of one position in the order of the sequences; where tokens are guessed, a
+/// sequence may be further than those before it.
 pub struct Generation<'m> {
     core: Core<'m>,
     work: Workspace,
@@ -127,6 +132,8 @@ impl<'m> Generation<'m> {
         }
         let vocabulary = request.model.config().vocab_size;
         let (beams, sequences) = (request.config.beams(), request.config.sequences());
+        let assistant = request.assistant;
+        speculation::check(&request.config, assistant)?;
         let (core, work, mode) = if beams > 1 {
             let groups = request.config.groups();
             let constraints = request.config.force_words_ids.as_deref().map(Constraints::new);
@@ -151,9 +158,11 @@ impl<'m> Generation<'m> {
             let rows = sequences * if request.config.guides() { 2 } else { 1 };
             let dola = Dola::new(request.model, &request.config)?;
             let core = Core::new(request)?;
+            let speculation = Speculation::new(&core, assistant)?;
+            let rows = speculation.as_ref().map_or(rows, |speculation| speculation.rows(sequences));
             let mut work = core.workspace(rows);
             let cache = core.prefill(&mut work, &mut ())?;
-            let mode = Mode::Plain(Box::new(Plain::new(&core, &mut work, cache, dola)?));
+            let mode = Mode::Plain(Box::new(Plain::new(&core, &mut work, cache, dola, speculation)?));
             (core, work, mode)
         };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };
@@ -195,6 +204,16 @@ impl<'m> Generation<'m> {
             Mode::Beams(beams) => beams.scores(),
             Mode::Groups(groups) => groups.scores(),
             Mode::Plain(_) | Mode::Contrastive(_) => Vec::new(),
+        }
+    }
+
+    /// What came of guessing tokens, if they [are](GenerationConfig::prompt_lookup_num_tokens)
+    /// [guessed](Generate::assistant).
+    #[must_use]
+    pub fn speculation(&self) -> Option<&SpeculationReport> {
+        match &self.mode {
+            Mode::Plain(plain) => plain.speculation(),
+            Mode::Beams(_) | Mode::Groups(_) | Mode::Contrastive(_) => None,
         }
     }
 

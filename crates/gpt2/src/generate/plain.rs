@@ -1,12 +1,14 @@
 //! Greedy decoding and sampling: every sequence goes its own way.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use gpt2_kernels::Rows;
 
 use super::core::Core;
 use super::dola::Dola;
 use super::guidance::Guidance;
+use super::speculation::{Speculation, SpeculationReport};
 use super::{FinishReason, GenerateError, GeneratedToken};
 use crate::cache::KvCache;
 use crate::model::{Step, Want};
@@ -21,6 +23,7 @@ pub(super) struct Plain<'m> {
     guidance: Option<Guidance>,
     dola: Option<Dola>,
     sampler: Sampler,
+    speculation: Option<Speculation<'m>>,
     /// Empty but during a forward pass; kept for its allocation.
     steps: Vec<Step<'m>>,
     /// Whether the last token of every sequence is still to be fed. If not, the logits are those of the prompt.
@@ -28,15 +31,19 @@ pub(super) struct Plain<'m> {
 }
 
 /// One return sequence.
-struct Sequence {
+pub(super) struct Sequence {
     cache: KvCache,
     /// That of the unconditional side.
     other: Option<KvCache>,
-    /// Prompt and generated tokens.
-    tokens: Vec<u32>,
+    /// Prompt and generated tokens, and guesses while a draft is under way.
+    pub(super) tokens: Vec<u32>,
+    /// How many of these are no guesses.
+    chosen: usize,
+    /// Of which kind the draft is.
+    pub(super) class: usize,
     /// The first of the tokens that is in the cache.
-    window: usize,
-    finish: Option<FinishReason>,
+    pub(super) window: usize,
+    pub(super) finish: Option<FinishReason>,
 }
 
 impl<'m> Plain<'m> {
@@ -45,6 +52,7 @@ impl<'m> Plain<'m> {
         work: &mut Workspace,
         mut cache: KvCache,
         dola: Option<Dola>,
+        speculation: Option<Speculation<'m>>,
     ) -> Result<Self, GenerateError> {
         let count = core.config.sequences();
         let guidance = Guidance::new(core, work)?;
@@ -56,13 +64,15 @@ impl<'m> Plain<'m> {
             let mut tokens = Vec::with_capacity(core.limit.tokens.min(core.prompt.len() + (1 << 16)));
             tokens.extend_from_slice(&core.prompt);
             let other = guidance.as_ref().map(|guidance| guidance.cache.fork());
-            Sequence { cache: cache.fork(), other, window: core.window(tokens.len()), tokens, finish: None }
+            let (chosen, window) = (tokens.len(), core.window(tokens.len()));
+            Sequence { cache: cache.fork(), other, tokens, chosen, class: 0, window, finish: None }
         };
         Ok(Self {
             sequences: (0..count).map(|_| sequence()).collect(),
             guidance,
             dola,
             sampler: Sampler::new(&core.config),
+            speculation,
             steps: Vec::with_capacity(work.wanted()),
             started,
         })
@@ -76,7 +86,12 @@ impl<'m> Plain<'m> {
         self.sequences[sequence].finish.get_or_insert(reason);
     }
 
-    /// Chooses the next token of every unfinished sequence.
+    /// What came of the drafts, if there are any.
+    pub(super) fn speculation(&self) -> Option<&SpeculationReport> {
+        self.speculation.as_ref().map(Speculation::report)
+    }
+
+    /// Chooses the next token of every unfinished sequence, and those behind it that were guessed.
     pub(super) fn advance(
         &mut self,
         core: &mut Core<'m>,
@@ -85,6 +100,10 @@ impl<'m> Plain<'m> {
     ) -> Result<(), GenerateError> {
         if self.started {
             self.slide(core, work)?;
+            if let Some(speculation) = &mut self.speculation {
+                speculation.draft(core, &self.sampler, &mut self.sequences)?;
+            }
+            let begin = Instant::now();
             let mut batch = recycled(std::mem::take(&mut self.steps));
             let dola = &mut self.dola;
             feed(&mut self.sequences, core, &mut batch);
@@ -97,6 +116,11 @@ impl<'m> Plain<'m> {
                 None => drop(core.model.forward(&mut batch, work)),
             }
             self.steps = recycled(batch);
+            if let Some(speculation) = &mut self.speculation {
+                let unfinished = self.sequences.iter().filter(|sequence| sequence.finish.is_none());
+                let rows = unfinished.map(|sequence| 1 + sequence.tokens.len() - sequence.chosen).sum();
+                speculation.passed(rows, begin.elapsed());
+            }
         }
         self.choose(core, work.logits(work.wanted()), ready)
     }
@@ -125,11 +149,11 @@ impl<'m> Plain<'m> {
         let mut row = 0;
         for index in 0..self.sequences.len() {
             if self.sequences[index].finish.is_none() {
-                ready.push_back(self.choose_one(core, index, logits, row)?);
+                let guesses = self.verify(core, index, logits, row, ready)?;
                 // Behind the prompt there is one row for all.
                 row += match self.guidance {
                     Some(_) => 2,
-                    None => usize::from(self.started),
+                    None => usize::from(self.started) + guesses,
                 };
             } else {
                 self.sampler.pass(core.model.config().vocab_size);
@@ -137,6 +161,38 @@ impl<'m> Plain<'m> {
         }
         self.started = true;
         Ok(())
+    }
+
+    /// Chooses a sequence's next token from a row of logits, and as long as that is the one that was guessed, another
+    /// from the row behind it. Returns the number of guesses.
+    fn verify(
+        &mut self,
+        core: &mut Core<'m>,
+        index: usize,
+        logits: Rows<'_>,
+        row: usize,
+        ready: &mut VecDeque<GeneratedToken>,
+    ) -> Result<usize, GenerateError> {
+        let mut accepted = 0;
+        loop {
+            let Sequence { tokens, chosen, .. } = &self.sequences[index];
+            let (guess, guesses) = (tokens.get(*chosen).copied(), tokens.len() - chosen);
+            let token = self.choose_one(core, index, logits, row + accepted)?;
+            let (right, over) = (guess == Some(token.id), token.finish.is_some());
+            ready.push_back(token);
+            accepted += usize::from(right);
+            if right && !over {
+                continue;
+            }
+            let sequence = &mut self.sequences[index];
+            sequence.tokens.truncate(sequence.chosen);
+            let guesses = guesses + accepted - usize::from(right);
+            if let Some(speculation) = &mut self.speculation {
+                sequence.cache.truncate(sequence.cache.len().min(sequence.chosen - 1 - sequence.window));
+                speculation.judged(index, sequence, guesses, accepted);
+            }
+            return Ok(guesses);
+        }
     }
 
     /// Chooses a sequence's next token from a row of logits.
@@ -147,8 +203,9 @@ impl<'m> Plain<'m> {
         logits: Rows<'_>,
         row: usize,
     ) -> Result<GeneratedToken, GenerateError> {
-        let Sequence { tokens, finish, .. } = &mut self.sequences[index];
-        let (model, position) = (core.model, tokens.len());
+        let Sequence { tokens: all, chosen, finish, .. } = &mut self.sequences[index];
+        let (model, position) = (core.model, *chosen);
+        let tokens = &all[..position];
         let (guidance, dola) = (&self.guidance, &mut self.dola);
         let normaliser = core.process_changed(logits.row(row), index, tokens, |normaliser, scores| {
             if let Some(guidance) = guidance {
@@ -164,22 +221,27 @@ impl<'m> Plain<'m> {
         let draw = before.and_then(|sampler| sampler.draw(&core.scores, index, position));
         let context = Context { tokens, prompt: core.prompt.len(), sequence: index, ..Context::default() };
         core.chain.chosen(&context, &core.scores, id);
-        tokens.push(id);
-        *finish = core.finish(index, tokens);
+        // A guess that is right stays where it is, with those behind it.
+        if all.get(position) != Some(&id) {
+            all.truncate(position);
+            all.push(id);
+        }
+        *chosen += 1;
+        *finish = core.finish(index, &all[..*chosen]);
         let logprob = logits.row(row)[id as usize] - normaliser;
         let (score, details) = (core.scores.score(id), core.details(id, draw));
         Ok(GeneratedToken { sequence: index, id, logprob, score, finish: *finish, details })
     }
 }
 
-/// Puts the last token of every unfinished sequence into a batch.
+/// Puts the last token of every unfinished sequence into a batch, with the guesses behind it.
 fn feed<'s>(sequences: &'s mut [Sequence], core: &'s Core<'_>, batch: &mut Vec<Step<'s>>) {
     let step = |tokens, cache| {
-        Step::new(core.model, tokens, cache, Want::Last)
+        Step::new(core.model, tokens, cache, Want::All)
             .expect("a sequence at its limit is finished, and tokens come from the vocabulary")
     };
-    for Sequence { cache, other, tokens, .. } in sequences.iter_mut().filter(|s| s.finish.is_none()) {
-        let last = &tokens[tokens.len() - 1..];
+    for Sequence { cache, other, tokens, chosen, .. } in sequences.iter_mut().filter(|s| s.finish.is_none()) {
+        let last = &tokens[*chosen - 1..];
         batch.push(step(last, cache));
         if let (Some(other), Some(context)) = (other, &core.unconditional) {
             let behind_prompt = tokens.len() == core.prompt.len();

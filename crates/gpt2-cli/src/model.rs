@@ -13,6 +13,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gpt2::checkpoint::Checkpoint;
@@ -206,13 +207,23 @@ impl ModelFiles {
 
     /// Loads the model alone.
     pub(crate) fn load_model(&self, options: &Options, terminal: &Terminal) -> Result<Model, Failure> {
+        self.load_on(Arc::new(cpu(options)?), options, terminal)
+    }
+
+    /// Loads the model alone, to compute with the threads of another.
+    pub(crate) fn load_on(
+        &self,
+        cpu: Arc<Cpu>,
+        options: &Options,
+        terminal: &Terminal,
+    ) -> Result<Model, Failure> {
         let config = self.config()?;
         let checkpoint = self.checkpoint()?;
         checkpoint.check(&config)?;
         memory::check(&self.name, &config, options.formats())?;
         let mut bar = terminal.progress("loading", Unit::Bytes);
         let mut progress = |done, total| bar.update(done, Some(total));
-        let (cpu, formats) = (cpu(options)?, options.formats());
+        let formats = options.formats();
         let Some(copies) = pack_cache(options) else {
             return Ok(Model::load(cpu, config, &checkpoint, formats, &mut progress)?);
         };
@@ -227,7 +238,7 @@ impl ModelFiles {
     }
 
     /// Loads the model and its tokenizer.
-    pub(crate) fn load(self, options: &Options, terminal: &Terminal) -> Result<Loaded, Failure> {
+    pub(crate) fn load(&self, options: &Options, terminal: &Terminal) -> Result<Loaded, Failure> {
         let begin = Instant::now();
         let (model, tokenizer) = std::thread::scope(|scope| {
             let tokenizer = std::thread::Builder::new().spawn_scoped(scope, || self.tokenizer());
@@ -238,7 +249,7 @@ impl ModelFiles {
         });
         let model = model?;
         let tokenizer = tokenizer?.padded_to(model.config().vocab_size);
-        Ok(Loaded { name: self.name, model, tokenizer, load_time: begin.elapsed() })
+        Ok(Loaded { name: self.name.clone(), model, tokenizer, load_time: begin.elapsed() })
     }
 
     /// The file itself, or what stands for it in the program.

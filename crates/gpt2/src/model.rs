@@ -5,6 +5,7 @@
 //! this one function.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use gpt2_kernels::attention::{self, CacheFormat, CacheShape, Layer};
 use gpt2_kernels::ops::{self, Epilogue};
@@ -26,7 +27,7 @@ pub struct Model {
     config: Config,
     weights: Weights,
     cache_format: CacheFormat,
-    cpu: Cpu,
+    cpu: Arc<Cpu>,
 }
 
 /// How numbers are held in memory. What is computed with them is `f32` always.
@@ -66,13 +67,14 @@ impl Model {
     /// # Panics
     /// Panics if the configuration was made by hand and is not [valid](Config::validate).
     pub fn load(
-        cpu: Cpu,
+        cpu: impl Into<Arc<Cpu>>,
         config: Config,
         checkpoint: &Checkpoint,
         formats: Formats,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, CheckpointError> {
         config.validate().expect("a configuration must be valid");
+        let cpu = cpu.into();
         let weights = Weights::load(&cpu, &config, checkpoint, formats.weights, progress)?;
         Ok(Self { config, weights, cache_format: formats.cache, cpu })
     }
@@ -87,7 +89,7 @@ impl Model {
     /// # Panics
     /// As `load`.
     pub fn load_with_copies(
-        cpu: Cpu,
+        cpu: impl Into<Arc<Cpu>>,
         config: Config,
         checkpoint: &Checkpoint,
         formats: Formats,
@@ -95,6 +97,7 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, PackUse), CheckpointError> {
         config.validate().expect("a configuration must be valid");
+        let cpu = cpu.into();
         let (weights, found) =
             Weights::load_with_copies(&cpu, &config, checkpoint, formats.weights, copies, progress)?;
         Ok((Self { config, weights, cache_format: formats.cache, cpu }, found))
@@ -118,9 +121,9 @@ impl Model {
         Formats { weights: self.weights.format(), cache: self.cache_format }
     }
 
-    /// What the model computes on.
+    /// What the model computes on, to be shared with other models.
     #[must_use]
-    pub fn cpu(&self) -> &Cpu {
+    pub fn cpu(&self) -> &Arc<Cpu> {
         &self.cpu
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gpt2_kernels::Cpu;
 use thiserror::Error;
@@ -62,7 +63,7 @@ impl Pretrained {
     /// If a file is missing or not what it should be.
     pub fn from_directory(
         directory: impl AsRef<Path>,
-        cpu: Cpu,
+        cpu: impl Into<Arc<Cpu>>,
         formats: Formats,
     ) -> Result<Self, PretrainedError> {
         let directory = directory.as_ref();

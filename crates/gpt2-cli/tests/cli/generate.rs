@@ -200,3 +200,40 @@ fn packed_copies_are_kept_where_one_says_and_change_no_text() {
         outcome.stderr
     );
 }
+
+#[test]
+fn guesses_change_the_time_and_nothing_else() {
+    let room = Room::new();
+    for settings in
+        [&["--greedy", "--seed=1"][..], &["--seed=7", "--num-return-sequences=2", "--repetition-penalty=1.1"]]
+    {
+        let run = |flags: &[&str]| {
+            let line = ["--model=tiny", "generate", "Hi Hi Hi", "--max-new-tokens=60", "--ignore-eos"];
+            let mut records = room.json(&[&line, settings, flags].concat());
+            for record in &mut records {
+                record.as_object_mut().expect("an object").remove("timing");
+            }
+            records
+        };
+        let plain = run(&[]);
+        for flags in [
+            &["--speculate=self"][..],
+            &["--speculate=prompt-lookup", "--prompt-lookup-num-tokens=5", "--max-matching-ngram-size=2"],
+            &["--assistant=./tiny", "--assistant-dtype=int8", "--num-assistant-tokens=4"],
+        ] {
+            let mut guessed = run(flags);
+            for record in &mut guessed {
+                let report =
+                    record.as_object_mut().expect("an object").remove("speculation").expect("a report");
+                let sum = |field: &str| {
+                    let counts = report[field].as_array().expect("a list").iter();
+                    counts.map(|count| count.as_u64().expect("a count")).sum::<u64>()
+                };
+                assert_eq!(report["accepted"], sum("accepted_by_position"));
+                assert_eq!(report["drafted"], sum("drafted_by_position"));
+                assert!(report["drafted"].as_u64() > Some(0), "{flags:?}");
+            }
+            assert_eq!(guessed, plain, "{flags:?}");
+        }
+    }
+}

@@ -133,7 +133,7 @@ impl<'m> Generation<'m> {
         let vocabulary = request.model.config().vocab_size;
         let (beams, sequences) = (request.config.beams(), request.config.sequences());
         let assistant = request.assistant;
-        speculation::check(&request.config, assistant)?;
+        request.config.check_speculation(assistant.is_some())?;
         let (core, work, mode) = if beams > 1 {
             let groups = request.config.groups();
             let constraints = request.config.force_words_ids.as_deref().map(Constraints::new);

@@ -176,24 +176,33 @@ impl<'m> Speculation<'m> {
     }
 }
 
-/// Refuses what guesses do not go with.
-pub(super) fn check(config: &GenerationConfig, assistant: Option<&Model>) -> Result<(), GenerateError> {
-    let lookup = config.prompt_lookup_num_tokens.map(|_| "prompt_lookup_num_tokens");
-    let assistant = assistant.map(|_| "assistant_model");
-    let Some(name) = assistant.or(lookup) else { return Ok(()) };
-    let torch = config.samples() && config.rng == Some(Rng::Torch);
-    let others = [
-        (assistant.is_some() && lookup.is_some(), "prompt_lookup_num_tokens"),
-        (config.beams() > 1, "num_beams"),
-        (config.contrasts(), "penalty_alpha"),
-        (config.dola_layers.is_some(), "dola_layers"),
-        (config.guides(), "guidance_scale"),
-        // Torch's generator serves the sequences in turn, position by position.
-        (torch && config.sequences() > 1, "rng"),
-    ];
-    match others.into_iter().find(|&(excluded, _)| excluded) {
-        Some((_, other)) => Err(GenerateError::Contradiction(name, other)),
-        None => Ok(()),
+impl GenerationConfig {
+    /// Checks that the settings are none with which no tokens can be guessed, if they ask for guesses or there is an
+    /// assistant model to make them.
+    ///
+    /// # Errors
+    /// Names two settings that exclude each other.
+    pub fn check_speculation(&self, assistant: bool) -> Result<(), GenerateError> {
+        let lookup = self.prompt_lookup_num_tokens.is_some();
+        let name = match (assistant, lookup) {
+            (true, _) => "assistant_model",
+            (false, true) => "prompt_lookup_num_tokens",
+            (false, false) => return Ok(()),
+        };
+        let torch = self.samples() && self.rng == Some(Rng::Torch);
+        let others = [
+            (assistant && lookup, "prompt_lookup_num_tokens"),
+            (self.beams() > 1, "num_beams"),
+            (self.contrasts(), "penalty_alpha"),
+            (self.dola_layers.is_some(), "dola_layers"),
+            (self.guides(), "guidance_scale"),
+            // Torch's generator serves the sequences in turn, position by position.
+            (torch && self.sequences() > 1, "rng"),
+        ];
+        match others.into_iter().find(|&(excluded, _)| excluded) {
+            Some((_, other)) => Err(GenerateError::Contradiction(name, other)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod output;
 mod settings;
+mod speculation;
 mod trace;
 
 use std::fs::File;
@@ -76,13 +77,14 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let given = settings.given();
     let mut config = settings.config(arguments.files.read()?.or(files.generation_config()?));
     config.check().map_err(|error| blame(error, &given))?;
+    settings.speculation.check(&config)?;
     if *print_config {
         return Ok(terminal.output.text(&(config.to_json() + "\n"), anstyle::Style::new())?);
     }
     let idle = config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting));
     let idle = idle.map(|idle| (flag(idle.setting), idle.reason));
     let words = settings.idle_words(&config).map(|reason| ("--force-words".to_owned(), reason));
-    for (flag, reason) in idle.chain(words) {
+    for (flag, reason) in idle.chain(words).chain(settings.speculation.idle(options)) {
         let message = format!("`{flag}` has no effect: {reason}");
         if *strict {
             return Err(Failure::usage(message));
@@ -91,12 +93,16 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     }
 
     let loaded = files.load(options, terminal)?;
+    let assistant = settings.speculation.assistant(&files, &loaded, options, terminal)?;
     let special = arguments.prompt.special();
     settings.add_words(&mut config, &loaded.tokenizer)?;
     let ids = loaded.tokenizer.encode(&prompt, special)?;
     let mut request = loaded.model.generate(&ids).tokenizer(&loaded.tokenizer).config(config);
     if let Some(text) = settings.negative_prompt() {
         request = request.negative_prompt(&loaded.tokenizer.encode(text, special)?);
+    }
+    if let Some(assistant) = &assistant {
+        request = request.assistant(assistant);
     }
     if arguments.logprobs.is_some() || arguments.trace {
         let alternatives = arguments.logprobs.unwrap_or(0);

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::time::Duration;
 
-use gpt2::generate::{Completion, Details, FinishReason, Repetition, TextDelta, TextGeneration};
+use gpt2::generate::{
+    Completion, Details, FinishReason, Repetition, SpeculationReport, TextDelta, TextGeneration,
+};
 use gpt2::score::TokenDetails;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -120,8 +122,17 @@ fn summary(texts: &TextGeneration<'_>) -> String {
     let config = texts.generation().config();
     let seed =
         if config.samples() { format!("seed {}", config.seed.unwrap_or(0)) } else { "greedy".to_owned() };
+    let guesses = texts.generation().speculation().map_or_else(String::new, guesses);
     let plural = if tokens == 1 { "" } else { "s" };
-    format!("{tokens} token{plural}{speed} · {} · {seed}", reasons.join(", "))
+    format!("{tokens} token{plural}{speed}{guesses} · {} · {seed}", reasons.join(", "))
+}
+
+/// How many guesses were right.
+fn guesses(report: &SpeculationReport) -> String {
+    match report.drafted {
+        0 => " · nothing guessed".to_owned(),
+        drafted => format!(" · {} of {drafted} guesses right", report.accepted),
+    }
 }
 
 /// Tokens per second of decoding: the first token of a sequence comes with the prompt.
@@ -163,6 +174,9 @@ struct Record<'a> {
     prompt_details: Option<&'a [TokenDetails]>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     details: &'a [Details],
+    /// Where tokens were guessed: what came of it, for all sequences together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speculation: Option<&'a SpeculationReport>,
     seed: u64,
     usage: Usage,
     timing: Times,
@@ -208,6 +222,7 @@ fn record<'a>(
         transition_scores: sequence_score.map(|_| &completion.scores[..]),
         prompt_details: details,
         details: &completion.details,
+        speculation: generation.speculation(),
         seed: generation.config().seed.unwrap_or(0),
         usage: Usage { prompt_tokens: generation.prompt().len(), completion_tokens },
         timing: Times {

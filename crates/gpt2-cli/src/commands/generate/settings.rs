@@ -10,6 +10,7 @@ use gpt2::generate::{
 };
 use gpt2::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 
+use super::speculation::Speculation;
 use crate::arguments::{at_most, count, not_negative, positive, seed, share, token_id};
 
 /// What is to be generated, but for the prompt.
@@ -27,6 +28,8 @@ pub(super) struct Settings {
     constraints: Constraints,
     #[command(flatten)]
     end: End,
+    #[command(flatten)]
+    pub(super) speculation: Speculation,
 }
 
 #[derive(clap::Args, Debug)]
@@ -284,7 +287,7 @@ type Samplers = Box<[SamplerName]>;
 impl Settings {
     /// What the flags set, as far as that can be said without a tokenizer.
     pub(super) fn given(&self) -> GenerationConfig {
-        let Self { length, mode, draw, penalties, constraints, end } = self;
+        let Self { length, mode, draw, penalties, constraints, end, speculation } = self;
         let given = |flag: bool| flag.then_some(true);
         GenerationConfig {
             max_length: length.max_length,
@@ -359,9 +362,7 @@ impl Settings {
             stop_strings: some(&end.stop),
             include_stop_str_in_output: given(end.include_stop_str_in_output),
             eos_token_id: if end.ignore_eos { Some(Vec::new()) } else { end.eos_token_id.clone() },
-            bos_token_id: None,
-            pad_token_id: None,
-            other: serde_json::Map::new(),
+            ..speculation.given()
         }
     }
 

@@ -1,0 +1,130 @@
+//! The flags that have tokens guessed, and the model that guesses them.
+
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use gpt2::generate::{GenerateError, GenerationConfig};
+use gpt2::model::Model;
+
+use super::flag;
+use crate::arguments::{Dtype, Options, at_most};
+use crate::failure::Failure;
+use crate::model::{Loaded, ModelFiles};
+use crate::terminal::Terminal;
+
+/// Most tokens to look up, unless a flag says something else.
+const LOOKED_UP: usize = 15;
+/// More are never worth the arithmetic.
+const MOST: usize = 64;
+
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Speed (changes no text)")]
+pub(super) struct Speculation {
+    /// Guess tokens, for the model to look at several positions at once
+    #[arg(long, value_name = "HOW", value_enum, conflicts_with = "assistant")]
+    speculate: Option<Guesses>,
+    /// A smaller model that guesses tokens: any GPT-2 with the same vocabulary
+    #[arg(long, value_name = "ID|DIR")]
+    assistant: Option<String>,
+    /// The number format of the weights of the model that guesses
+    #[arg(long, value_name = "DTYPE", value_enum, default_value_t = Dtype::Int4)]
+    assistant_dtype: Dtype,
+    /// Most tokens that it guesses at a time [default: 15]
+    #[arg(long, value_name = "N", value_parser = at_most(MOST), allow_negative_numbers = true)]
+    num_assistant_tokens: Option<usize>,
+    /// Most tokens that `--speculate prompt-lookup` guesses at a time [default: 15]
+    #[arg(long, value_name = "N", value_parser = at_most(MOST), allow_negative_numbers = true)]
+    prompt_lookup_num_tokens: Option<usize>,
+    /// Most tokens that it looks up [default: 4]
+    #[arg(long, value_name = "N", value_parser = at_most(MOST), allow_negative_numbers = true)]
+    max_matching_ngram_size: Option<usize>,
+}
+
+/// Where guesses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Guesses {
+    /// What followed the last tokens when they occurred before: for texts that repeat
+    PromptLookup,
+    /// A copy of the model in the format of `--assistant-dtype`
+    #[value(name = "self")]
+    Myself,
+}
+
+impl Speculation {
+    /// What the flags set.
+    pub(super) fn given(&self) -> GenerationConfig {
+        let looks_up = self.speculate == Some(Guesses::PromptLookup);
+        GenerationConfig {
+            prompt_lookup_num_tokens: self.prompt_lookup_num_tokens.or(looks_up.then_some(LOOKED_UP)),
+            max_matching_ngram_size: self.max_matching_ngram_size,
+            num_assistant_tokens: self.num_assistant_tokens,
+            ..GenerationConfig::default()
+        }
+    }
+
+    /// The flag that asks for a model that guesses, if one does.
+    fn asks(&self) -> Option<&'static str> {
+        match (&self.assistant, self.speculate) {
+            (Some(_), _) => Some("--assistant"),
+            (None, Some(Guesses::Myself)) => Some("--speculate self"),
+            (None, _) => None,
+        }
+    }
+
+    /// Refuses what guesses do not go with.
+    pub(super) fn check(&self, config: &GenerationConfig) -> Result<(), Failure> {
+        let checked = config.check_speculation(self.asks().is_some());
+        checked.map_err(|error| match error {
+            GenerateError::Contradiction(_, other) => {
+                let name = self.asks().unwrap_or("--speculate prompt-lookup");
+                Failure::usage(format!("`{name}` cannot be combined with `{}`", flag(other)))
+            }
+            error => error.into(),
+        })
+    }
+
+    /// Which flag is of no use, and why.
+    pub(super) fn idle(&self, options: &Options) -> Option<(String, &'static str)> {
+        let idle = |name: &str, reason| Some((name.to_owned(), reason));
+        let guesses = self.asks().is_some();
+        if self.speculate == Some(Guesses::Myself) && self.assistant_dtype == options.dtype {
+            idle(
+                "--speculate self",
+                "the copy that guesses would be the model again: see `--assistant-dtype`",
+            )
+        } else if self.num_assistant_tokens.is_some() && !guesses {
+            idle("--num-assistant-tokens", "no model guesses (`--assistant`, `--speculate self`)")
+        } else {
+            None
+        }
+    }
+
+    /// Loads the model that guesses, if there is to be one.
+    pub(super) fn assistant(
+        &self,
+        files: &ModelFiles,
+        loaded: &Loaded,
+        options: &Options,
+        terminal: &Terminal,
+    ) -> Result<Option<Model>, Failure> {
+        let mut options = Options { dtype: self.assistant_dtype, kv_dtype: None, ..options.clone() };
+        let cpu = || Arc::clone(loaded.model.cpu());
+        if let Some(name) = &self.assistant {
+            (options.model, options.revision) = (Some(name.clone()), None);
+            let assistant = ModelFiles::find(&options, terminal)?.load_on(cpu(), &options, terminal)?;
+            let [theirs, ours] = [&assistant, &loaded.model].map(|model| model.config().vocab_size);
+            if theirs != ours {
+                let model = &loaded.name;
+                let message =
+                    format!("`{name}` has a vocabulary of {theirs} tokens, and `{model}` one of {ours}");
+                return Err(Failure::new(message).hint("an assistant has the same vocabulary as the model"));
+            }
+            return Ok(Some(assistant));
+        }
+        let other = self.assistant_dtype.format() != loaded.model.formats().weights;
+        if self.speculate == Some(Guesses::Myself) && other {
+            return Ok(Some(files.load_on(cpu(), &options, terminal)?));
+        }
+        Ok(None)
+    }
+}

@@ -234,7 +234,7 @@ mod tests {
         let prompt: Vec<u32> = (0..130).map(|index| index % 101).collect();
         let core = Core::new(model.generate(&prompt)).expect("settings");
         let mut work = core.workspace(3);
-        let cache = core.prefill(&mut work, &mut ()).expect("a prompt");
+        let cache = core.prefill(&mut work).expect("a prompt");
         let mut running = begin(3, &core, &cache);
         drop(cache);
         for beam in &mut running {

@@ -7,9 +7,9 @@ use super::config::{GenerationConfig, Overflow};
 use super::details::{Details, Recording};
 use super::request::{Criterion, Generate};
 use super::{FinishReason, GenerateError, guidance};
-use crate::cache::KvCache;
+use crate::cache::{KvCache, PrefixCache};
 use crate::model::{Model, StepError};
-use crate::predict::{PREFILL_CHUNK, normaliser, prefill_probed};
+use crate::predict::{PREFILL_CHUNK, normaliser, prefill, prefill_probed};
 use crate::probe::Probe;
 use crate::process::{Context, PrefixAllowedTokens, Scores};
 use crate::sample::Draw;
@@ -21,6 +21,7 @@ use crate::workspace::Workspace;
 pub(super) struct Core<'m> {
     pub(super) model: &'m Model,
     pub(super) tokenizer: Option<&'m Tokenizer>,
+    prefixes: Option<&'m PrefixCache<'m>>,
     pub(super) config: GenerationConfig,
     pub(super) chain: Chain,
     criteria: Vec<Criterion<'m>>,
@@ -81,7 +82,7 @@ impl<'m> Core<'m> {
     pub(super) fn new(request: Generate<'m>) -> Result<Self, GenerateError> {
         let begin = Instant::now();
         let Generate { model, tokenizer, mut prompt, negative_prompt, config, .. } = request;
-        let Generate { processors, allowed, criteria, details, .. } = request;
+        let Generate { processors, allowed, criteria, details, prefixes, .. } = request;
         if config.stop_strings.is_some() && tokenizer.is_none() {
             return Err(GenerateError::NoTokenizer("stop_strings"));
         }
@@ -122,6 +123,7 @@ impl<'m> Core<'m> {
         Ok(Self {
             model,
             tokenizer,
+            prefixes,
             config,
             chain,
             criteria,
@@ -141,9 +143,25 @@ impl<'m> Core<'m> {
         Workspace::new(self.model, self.prompt.len().min(PREFILL_CHUNK).max(rows), rows)
     }
 
-    /// Runs the prompt through the model, before an observer: returns the cache behind it. Its logits are row 0 of the
-    /// workspace.
-    pub(super) fn prefill(
+    /// Runs the prompt through the model, as far as it is not known from earlier texts: returns the cache behind it. Its
+    /// logits are row 0 of the workspace.
+    pub(super) fn prefill(&self, work: &mut Workspace) -> Result<KvCache, GenerateError> {
+        let tokens = &self.prompt[self.window(self.prompt.len())..];
+        let mut cache = self.prefixes.map_or_else(|| KvCache::new(self.model), |known| known.begin(tokens));
+        prefill(self.model, &tokens[cache.len()..], &mut cache, work)?;
+        self.keep(tokens, &cache);
+        Ok(cache)
+    }
+
+    /// Keeps what a text begins with for others, if they are to begin with it.
+    pub(super) fn keep(&self, tokens: &[u32], cache: &KvCache) {
+        if let Some(prefixes) = self.prefixes {
+            prefixes.keep(tokens, cache);
+        }
+    }
+
+    /// Runs the whole prompt through the model, before an observer.
+    pub(super) fn prefill_probed(
         &self,
         work: &mut Workspace,
         probe: &mut impl Probe,

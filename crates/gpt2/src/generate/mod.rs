@@ -139,7 +139,7 @@ impl<'m> Generation<'m> {
             let constraints = request.config.force_words_ids.as_deref().map(Constraints::new);
             let core = Core::new(request)?;
             let mut work = core.workspace(beams);
-            let cache = core.prefill(&mut work, &mut ())?;
+            let cache = core.prefill(&mut work)?;
             let mode = if groups > 1 || constraints.is_some() {
                 Mode::Groups(Groups::new(&core, &cache, constraints))
             } else {
@@ -151,7 +151,7 @@ impl<'m> Generation<'m> {
             let core = Core::new(request)?;
             let mut work = core.workspace(rows);
             let mut hidden = Hidden::new(core.model, work.tokens());
-            let cache = core.prefill(&mut work, &mut hidden)?;
+            let cache = core.prefill_probed(&mut work, &mut hidden)?;
             let mode = Mode::Contrastive(Box::new(Contrastive::new(&core, rows, cache, hidden)));
             (core, work, mode)
         } else {
@@ -161,7 +161,7 @@ impl<'m> Generation<'m> {
             let speculation = Speculation::new(&core, assistant)?;
             let rows = speculation.as_ref().map_or(rows, |speculation| speculation.rows(sequences));
             let mut work = core.workspace(rows);
-            let cache = core.prefill(&mut work, &mut ())?;
+            let cache = core.prefill(&mut work)?;
             let mode = Mode::Plain(Box::new(Plain::new(&core, &mut work, cache, dola, speculation)?));
             (core, work, mode)
         };
@@ -223,7 +223,7 @@ impl<'m> Generation<'m> {
     /// Panics if there is no such sequence.
     pub fn stop(&mut self, sequence: usize, reason: FinishReason) {
         match &mut self.mode {
-            Mode::Plain(plain) => plain.stop(sequence, reason),
+            Mode::Plain(plain) => plain.stop(&self.core, sequence, reason),
             Mode::Beams(beams) => beams.stop(sequence),
             Mode::Groups(groups) => groups.stop(sequence),
             Mode::Contrastive(contrastive) => contrastive.stop(sequence, reason),

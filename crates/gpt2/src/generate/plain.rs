@@ -46,6 +46,13 @@ pub(super) struct Sequence {
     pub(super) finish: Option<FinishReason>,
 }
 
+impl Sequence {
+    /// Keeps the text for others that begin with it.
+    fn keep(&self, core: &Core<'_>) {
+        core.keep(&self.tokens[self.window..], &self.cache);
+    }
+}
+
 impl<'m> Plain<'m> {
     pub(super) fn new(
         core: &Core<'m>,
@@ -82,8 +89,12 @@ impl<'m> Plain<'m> {
         self.sequences.iter().all(|sequence| sequence.finish.is_some())
     }
 
-    pub(super) fn stop(&mut self, sequence: usize, reason: FinishReason) {
-        self.sequences[sequence].finish.get_or_insert(reason);
+    pub(super) fn stop(&mut self, core: &Core<'m>, sequence: usize, reason: FinishReason) {
+        let sequence = &mut self.sequences[sequence];
+        if sequence.finish.is_none() {
+            sequence.finish = Some(reason);
+            sequence.keep(core);
+        }
     }
 
     /// What came of the drafts, if there are any.
@@ -190,6 +201,9 @@ impl<'m> Plain<'m> {
             if let Some(speculation) = &mut self.speculation {
                 sequence.cache.truncate(sequence.cache.len().min(sequence.chosen - 1 - sequence.window));
                 speculation.judged(index, sequence, guesses, accepted);
+            }
+            if over {
+                sequence.keep(core);
             }
             return Ok(guesses);
         }

@@ -4,6 +4,7 @@ use super::config::GenerationConfig;
 use super::details::DetailsRequest;
 use super::text::{Completion, TextGeneration};
 use super::{GenerateError, Generation};
+use crate::cache::PrefixCache;
 use crate::model::Model;
 use crate::process::{Allowed, Context, Processor};
 use crate::tokenizer::Tokenizer;
@@ -27,6 +28,7 @@ pub struct Generate<'m> {
     pub(super) criteria: Vec<Criterion<'m>>,
     pub(super) details: Option<DetailsRequest>,
     pub(super) assistant: Option<&'m Model>,
+    pub(super) prefixes: Option<&'m PrefixCache<'m>>,
 }
 
 impl Model {
@@ -57,6 +59,7 @@ impl Model {
             criteria: Vec::new(),
             details: None,
             assistant: None,
+            prefixes: None,
         }
     }
 }
@@ -179,6 +182,17 @@ impl<'m> Generate<'m> {
     /// ```
     pub fn assistant(mut self, model: &'m Model) -> Self {
         self.assistant = Some(model);
+        self
+    }
+
+    /// Begins with what a cache has kept of texts that began alike, and has it keep this prompt, and of plain decoding the
+    /// continuations too. The text is the same to the last bit. Contrastive search reads its prompt anew.
+    ///
+    /// # Panics
+    /// Panics if the cache was made for another model.
+    pub fn prefix_cache(mut self, prefixes: &'m PrefixCache<'m>) -> Self {
+        assert!(prefixes.is_for(self.model), "a cache of prefixes of another model");
+        self.prefixes = Some(prefixes);
         self
     }
 

@@ -3,11 +3,15 @@
 //! A cache grows by blocks of 64 positions. Forks share blocks; a shared block is copied when one
 //! of its owners is about to write into it, and only then.
 
+mod prefix;
+
 use std::sync::Arc;
 
 use gpt2_kernels::attention::{BLOCK, CacheBlock, CacheShape};
 
 use crate::model::Model;
+
+pub use prefix::{PrefixCache, PrefixStats};
 
 /// The cache of one sequence, `past` in transformers.
 #[derive(Clone, Debug)]

@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gpt2 = Pretrained::from_directory(directory, Cpu::new(Kernels::detect(), 2), Formats::default())?;
     // Of what was used last, as much as fits into 256 MiB.
     let prefixes = PrefixCache::new(&gpt2.model, 256 << 20);
-    let tale = "Once upon a time there was a miller who had three sons, a mill, a donkey and a cat. ".repeat(20);
+    let tale =
+        "Once upon a time there was a miller who had three sons, a mill, a donkey and a cat. ".repeat(20);
     for end in ["The eldest son", "The youngest son", "The cat"] {
         let request = gpt2.generate(&format!("{tale}{end}"))?.max_new_tokens(12).prefix_cache(&prefixes);
         let mut text = request.text()?;

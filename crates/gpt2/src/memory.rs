@@ -8,6 +8,7 @@ use gpt2_kernels::attention::BLOCK;
 use crate::checkpoint::expected_tensors;
 use crate::config::Config;
 use crate::model::{Formats, cache_shape};
+use crate::predict::PREFILL_CHUNK;
 use crate::weights::format_of_embeddings;
 
 /// The bytes that a model needs, by what they are for.
@@ -64,6 +65,25 @@ impl MemoryNeed {
             weights: weights.fold(0, u64::saturating_add),
             workspace: rows,
             cache: factors.into_iter().fold(shape.head_bytes(), usize::saturating_mul) as u64,
+        }
+    }
+
+    /// Computes what a [`Batch`](crate::generate::Batch) with so many slots needs at most, as long as no request is for more
+    /// sequences than that:
+    ///
+    /// `weights + passes over 512 tokens + slots × (4 rows of logits and scores + ⌈n_positions / 64⌉ blocks of the cache)`
+    ///
+    /// Texts that are shorter than the context need as many blocks as they have 64 positions.
+    #[must_use]
+    pub fn batch(config: &Config, formats: Formats, slots: usize) -> Self {
+        let need = Self::new(config, formats, PREFILL_CHUNK.max(slots));
+        let row = (config.vocab_size.div_ceil(PANEL).saturating_mul(PANEL) as u64).saturating_mul(4);
+        // Logits, scores, which of them are left, and what processors sort.
+        let rows = row.saturating_mul(4).saturating_mul(slots as u64);
+        Self {
+            workspace: need.workspace.saturating_add(rows),
+            cache: need.cache.saturating_mul(slots as u64),
+            ..need
         }
     }
 

@@ -146,11 +146,24 @@ impl<'m> Core<'m> {
     /// Runs the prompt through the model, as far as it is not known from earlier texts: returns the cache behind it. Its
     /// logits are row 0 of the workspace.
     pub(super) fn prefill(&self, work: &mut Workspace) -> Result<KvCache, GenerateError> {
-        let tokens = &self.prompt[self.window(self.prompt.len())..];
-        let mut cache = self.prefixes.map_or_else(|| KvCache::new(self.model), |known| known.begin(tokens));
-        prefill(self.model, &tokens[cache.len()..], &mut cache, work)?;
-        self.keep(tokens, &cache);
+        let mut cache = self.begin()?;
+        prefill(self.model, &self.text()[cache.len()..], &mut cache, work)?;
+        self.keep(self.text(), &cache);
         Ok(cache)
+    }
+
+    /// What the model sees of the prompt.
+    pub(super) fn text(&self) -> &[u32] {
+        &self.prompt[self.window(self.prompt.len())..]
+    }
+
+    /// The cache of what is known of the prompt from earlier texts: of its last token nothing is.
+    pub(super) fn begin(&self) -> Result<KvCache, GenerateError> {
+        let (tokens, context) = (self.text(), self.model.config().n_positions);
+        if tokens.len() > context {
+            return Err(StepError::Context { past: 0, new: tokens.len(), context }.into());
+        }
+        Ok(self.prefixes.map_or_else(|| KvCache::new(self.model), |known| known.begin(tokens)))
     }
 
     /// Keeps what a text begins with for others, if they are to begin with it.

@@ -17,6 +17,7 @@
 //! nothing more happens either.
 
 use super::GenerateError;
+use super::request::Generate;
 use crate::cache::KvCache;
 use crate::logits::argmax;
 use crate::model::Model;
@@ -29,11 +30,23 @@ const BIAS: f32 = 10.0;
 /// What is added to that of the token itself, against needless changes.
 const OWN_BIAS: f32 = 11.0;
 
+/// Replaces the prompt of a request by the one to go on from instead, if its settings ask for that.
+///
+/// # Errors
+/// As [`heal`], and if there is no tokenizer.
+pub(super) fn heal_request(request: &mut Generate<'_>) -> Result<(), GenerateError> {
+    if request.config.token_healing == Some(true) {
+        let tokenizer = request.tokenizer.ok_or(GenerateError::NoTokenizer("token_healing"))?;
+        request.prompt = heal(request.model, tokenizer, &request.prompt)?;
+    }
+    Ok(())
+}
+
 /// The prompt to go on from instead.
 ///
 /// # Errors
 /// If a token is not in the vocabulary, the tokens do not fit into the context, or the model's weights are damaged.
-pub(super) fn heal(model: &Model, tokenizer: &Tokenizer, prompt: &[u32]) -> Result<Vec<u32>, GenerateError> {
+fn heal(model: &Model, tokenizer: &Tokenizer, prompt: &[u32]) -> Result<Vec<u32>, GenerateError> {
     let text = tokenizer.decode(prompt, SpecialText::Skip)?;
     // Python counts four separators of ASCII as white space that Unicode does not.
     let white = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);

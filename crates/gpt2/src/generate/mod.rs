@@ -7,6 +7,7 @@
 //! finished takes part in every forward pass. A sequence's tokens are a function of prompt, settings,
 //! seed and its own index: not of what else is generated beside it.
 
+mod batch;
 mod beam;
 mod beams;
 mod chain;
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+pub use batch::{Batch, BatchEvent};
 pub use chain::{Chain, Setup};
 pub use check::Idle;
 pub use config::{
@@ -52,6 +54,7 @@ use self::contrastive::{Contrastive, Hidden};
 use self::core::Core;
 use self::dola::Dola;
 use self::groups::Groups;
+use self::guidance::Guidance;
 use self::plain::Plain;
 use self::speculation::Speculation;
 use crate::score::{TokenDetails, token_details};
@@ -126,10 +129,7 @@ impl<'m> Generation<'m> {
     fn new(mut request: Generate<'m>) -> Result<Self, GenerateError> {
         let begin = Instant::now();
         request.config.check()?;
-        if request.config.token_healing == Some(true) {
-            let tokenizer = request.tokenizer.ok_or(GenerateError::NoTokenizer("token_healing"))?;
-            request.prompt = heal::heal(request.model, tokenizer, &request.prompt)?;
-        }
+        heal::heal_request(&mut request)?;
         let vocabulary = request.model.config().vocab_size;
         let (beams, sequences) = (request.config.beams(), request.config.sequences());
         let assistant = request.assistant;
@@ -162,7 +162,8 @@ impl<'m> Generation<'m> {
             let rows = speculation.as_ref().map_or(rows, |speculation| speculation.rows(sequences));
             let mut work = core.workspace(rows);
             let cache = core.prefill(&mut work)?;
-            let mode = Mode::Plain(Box::new(Plain::new(&core, &mut work, cache, dola, speculation)?));
+            let guidance = Guidance::new(&core, &mut work)?;
+            let mode = Mode::Plain(Box::new(Plain::new(&core, &cache, guidance, dola, speculation)));
             (core, work, mode)
         };
         let timing = Timing { prefill: begin.elapsed(), decode: Duration::ZERO };
@@ -238,6 +239,11 @@ impl<'m> Generation<'m> {
             Mode::Groups(groups) => groups.finished(),
             Mode::Contrastive(contrastive) => contrastive.finished(),
         }
+    }
+
+    /// Whether all tokens have been given out.
+    fn over(&self) -> bool {
+        self.ready.is_empty() && (self.failed || self.finished())
     }
 
     fn advance(&mut self) -> Result<(), GenerateError> {

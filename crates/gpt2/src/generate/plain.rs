@@ -56,13 +56,12 @@ impl Sequence {
 impl<'m> Plain<'m> {
     pub(super) fn new(
         core: &Core<'m>,
-        work: &mut Workspace,
-        mut cache: KvCache,
+        cache: &KvCache,
+        guidance: Option<Guidance>,
         dola: Option<Dola>,
         speculation: Option<Speculation<'m>>,
-    ) -> Result<Self, GenerateError> {
-        let count = core.config.sequences();
-        let guidance = Guidance::new(core, work)?;
+    ) -> Self {
+        let (mut cache, count) = (cache.fork(), core.config.sequences());
         // The prompt's last token is fed once more where more of it is wanted than its logits: those of the other side
         // beside them, or the hidden states.
         let started = guidance.is_some() || dola.is_some();
@@ -74,15 +73,15 @@ impl<'m> Plain<'m> {
             let (chosen, window) = (tokens.len(), core.window(tokens.len()));
             Sequence { cache: cache.fork(), other, tokens, chosen, class: 0, window, finish: None }
         };
-        Ok(Self {
+        Self {
             sequences: (0..count).map(|_| sequence()).collect(),
             guidance,
             dola,
             sampler: Sampler::new(&core.config),
             speculation,
-            steps: Vec::with_capacity(work.wanted()),
+            steps: Vec::with_capacity(2 * count),
             started,
-        })
+        }
     }
 
     pub(super) fn finished(&self) -> bool {
@@ -136,8 +135,18 @@ impl<'m> Plain<'m> {
         self.choose(core, work.logits(work.wanted()), ready)
     }
 
+    /// Number of sequences that go on.
+    pub(super) fn unfinished(&self) -> usize {
+        self.sequences.iter().filter(|sequence| sequence.finish.is_none()).count()
+    }
+
+    /// Puts the last token of every unfinished sequence into a batch.
+    pub(super) fn feed<'s>(&'s mut self, core: &'s Core<'_>, batch: &mut Vec<Step<'s>>) {
+        feed(&mut self.sequences, core, batch);
+    }
+
     /// Has the text of each sequence that has outgrown the context move on in it.
-    fn slide(&mut self, core: &Core<'m>, work: &mut Workspace) -> Result<(), GenerateError> {
+    pub(super) fn slide(&mut self, core: &Core<'m>, work: &mut Workspace) -> Result<(), GenerateError> {
         for Sequence { cache, tokens, window, .. } in self.sequences.iter_mut().filter(|s| s.finish.is_none())
         {
             let start = core.window(tokens.len());
@@ -151,7 +160,7 @@ impl<'m> Plain<'m> {
     }
 
     /// Chooses the next token of every unfinished sequence from the rows of logits that were asked for.
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         core: &mut Core<'m>,
         logits: Rows<'_>,

@@ -3,7 +3,7 @@
 use crate::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-use super::{Details, FinishReason, GenerateError, GeneratedToken, Generation, Repetition};
+use super::{Details, FinishReason, GenerateError, GeneratedToken, Generation, GenerationConfig, Repetition};
 
 /// What one token adds to a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,54 +33,46 @@ pub struct Completion {
     pub repetition: Option<Repetition>,
 }
 
-/// A [`Generation`] read as text.
-///
-/// Stop strings are matched on the text of the continuation, wherever tokens begin and end; the
-/// stop string and what follows it are left out.
-pub struct TextGeneration<'m> {
-    generation: Generation<'m>,
+/// The texts of some sequences, as far as they have come.
+pub(super) struct Texts<'m> {
+    /// None without a tokenizer.
     streams: Vec<TextStream<'m>>,
     completions: Vec<Completion>,
 }
 
-impl<'m> TextGeneration<'m> {
-    pub(super) fn new(generation: Generation<'m>, tokenizer: &'m Tokenizer) -> Self {
-        let count = generation.config().sequences();
-        let stop = generation.config().stop_strings.as_deref().unwrap_or_default();
-        let streams = (0..count).map(|_| TextStream::new(tokenizer, stop)).collect();
-        Self { generation, streams, completions: vec![Completion::default(); count] }
+impl<'m> Texts<'m> {
+    pub(super) fn new(tokenizer: Option<&'m Tokenizer>, config: &GenerationConfig) -> Self {
+        let count = config.sequences();
+        let stop = config.stop_strings.as_deref().unwrap_or_default();
+        let stream = |tokenizer| (0..count).map(|_| TextStream::new(tokenizer, stop)).collect();
+        Self {
+            streams: tokenizer.map_or_else(Vec::new, stream),
+            completions: vec![Completion::default(); count],
+        }
     }
 
-    /// The generation itself: its prompt, settings and timing.
-    #[must_use]
-    pub fn generation(&self) -> &Generation<'m> {
-        &self.generation
-    }
-
-    /// Every sequence as far as it has come.
-    #[must_use]
-    pub fn completions(&self) -> &[Completion] {
+    pub(super) fn completions(&self) -> &[Completion] {
         &self.completions
     }
 
-    /// Every sequence, for good.
-    #[must_use]
-    pub fn into_completions(self) -> Vec<Completion> {
+    pub(super) fn into_completions(self) -> Vec<Completion> {
         self.completions
     }
 
-    fn take(&mut self, mut token: GeneratedToken) -> Result<TextDelta, TokenizerError> {
-        let stream = &mut self.streams[token.sequence];
-        let mut text = String::new();
-        // The end token is no text, whatever it spells.
-        if token.finish != Some(FinishReason::Eos) {
-            text.push_str(stream.push(token.id)?);
-        }
-        if stream.stopped().is_some() {
-            token.finish = Some(FinishReason::Stop);
-            self.generation.stop(token.sequence, FinishReason::Stop);
-        } else if token.finish.is_some() {
-            text.push_str(stream.finish());
+    /// Reads a token; says whether a stop string ends its sequence.
+    pub(super) fn take(&mut self, mut token: GeneratedToken) -> Result<(TextDelta, bool), TokenizerError> {
+        let (mut text, mut stopped) = (String::new(), false);
+        if let Some(stream) = self.streams.get_mut(token.sequence) {
+            // The end token is no text, whatever it spells.
+            if token.finish != Some(FinishReason::Eos) {
+                text.push_str(stream.push(token.id)?);
+            }
+            stopped = stream.stopped().is_some();
+            if stopped {
+                token.finish = Some(FinishReason::Stop);
+            } else if token.finish.is_some() {
+                text.push_str(stream.finish());
+            }
         }
         let completion = &mut self.completions[token.sequence];
         completion.text.push_str(&text);
@@ -93,7 +85,49 @@ impl<'m> TextGeneration<'m> {
             let end = completion.tokens.len() - usize::from(reason == FinishReason::Eos);
             completion.repetition = Repetition::find(&completion.tokens[..end]);
         }
-        Ok(TextDelta { token, text })
+        Ok((TextDelta { token, text }, stopped))
+    }
+}
+
+/// A [`Generation`] read as text.
+///
+/// Stop strings are matched on the text of the continuation, wherever tokens begin and end; the
+/// stop string and what follows it are left out.
+pub struct TextGeneration<'m> {
+    generation: Generation<'m>,
+    texts: Texts<'m>,
+}
+
+impl<'m> TextGeneration<'m> {
+    pub(super) fn new(generation: Generation<'m>, tokenizer: &'m Tokenizer) -> Self {
+        let texts = Texts::new(Some(tokenizer), generation.config());
+        Self { generation, texts }
+    }
+
+    /// The generation itself: its prompt, settings and timing.
+    #[must_use]
+    pub fn generation(&self) -> &Generation<'m> {
+        &self.generation
+    }
+
+    /// Every sequence as far as it has come.
+    #[must_use]
+    pub fn completions(&self) -> &[Completion] {
+        self.texts.completions()
+    }
+
+    /// Every sequence, for good.
+    #[must_use]
+    pub fn into_completions(self) -> Vec<Completion> {
+        self.texts.into_completions()
+    }
+
+    fn take(&mut self, token: GeneratedToken) -> Result<TextDelta, TokenizerError> {
+        let (delta, stopped) = self.texts.take(token)?;
+        if stopped {
+            self.generation.stop(delta.token.sequence, FinishReason::Stop);
+        }
+        Ok(delta)
     }
 }
 

@@ -1,0 +1,382 @@
+//! Many requests at once: continuous batching.
+//!
+//! Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models" (2022): the batch is made anew
+//! for every forward pass. Every sequence under way feeds its last token, requests that have just come feed a piece of their
+//! prompt, and the place of one that has ended is the next one's at once.
+
+use std::collections::VecDeque;
+
+use gpt2_kernels::ops;
+
+use super::core::Core;
+use super::plain::{Plain, recycled};
+use super::request::Generate;
+use super::text::{Completion, TextDelta, Texts};
+use super::{FinishReason, GenerateError, GeneratedToken, Generation, heal};
+use crate::cache::KvCache;
+use crate::model::{Model, Step, Want};
+use crate::predict::PREFILL_CHUNK;
+use crate::workspace::Workspace;
+
+/// A batch that requests join and leave at any time.
+///
+/// Every text is what its request alone gives, to the last bit: whatever it is batched with, in whatever order, and
+/// however many places there are. Sampling and greedy decoding share forward passes. Beams, contrastive search, contrasted
+/// layers and guidance go through the model by themselves, a token in turn. No tokens are guessed: what the guesses of one
+/// sequence would save, the others use.
+///
+/// It is an iterator of what happens, which ends when nothing is left to do, and goes on when there is something again.
+///
+/// ```
+/// # use gpt2::{generate::{Batch, BatchEvent}, model::Formats, pretrained::Pretrained};
+/// # use gpt2_kernels::{Cpu, Kernels};
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
+/// # let gpt2 = Pretrained::from_directory(folder, Cpu::new(Kernels::detect(), 2), Formats::default())?;
+/// let mut batch = Batch::new(&gpt2.model, 32);
+/// for prompt in ["Once upon a time", "In a village", "The fox said"] {
+///     batch.push(gpt2.generate(prompt)?.max_new_tokens(10));
+/// }
+/// for event in batch {
+///     if let BatchEvent::Finished { request, result, .. } = event {
+///         println!("{request}: {}", result?[0].text);
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Batch<'m> {
+    model: &'m Model,
+    slots: usize,
+    work: Workspace,
+    waiting: VecDeque<(usize, Box<Generate<'m>>)>,
+    running: Vec<Running<'m>>,
+    /// Empty but during a forward pass; kept for its allocation.
+    steps: Vec<Step<'m>>,
+    events: VecDeque<BatchEvent>,
+    requests: usize,
+}
+
+/// What happens in a [`Batch`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchEvent {
+    /// A token was chosen.
+    Token {
+        /// The number of the request, as [`Batch::push`] gave it.
+        request: usize,
+        /// The token, and what it adds to the text of its sequence; no text if the request names no tokenizer.
+        delta: TextDelta,
+    },
+    /// A request is done with, and nothing more will be said of it.
+    Finished {
+        /// The number of the request.
+        request: usize,
+        /// The tokens of the prompt, as [`Generation::prompt`]; none where the request was refused.
+        prompt: Vec<u32>,
+        /// Its sequences, or why there are none. The other requests go on.
+        result: Result<Vec<Completion>, GenerateError>,
+    },
+}
+
+/// A request that has a place.
+struct Running<'m> {
+    request: usize,
+    texts: Texts<'m>,
+    way: Way<'m>,
+    /// What the last step brought.
+    ready: VecDeque<GeneratedToken>,
+    error: Option<GenerateError>,
+}
+
+enum Way<'m> {
+    Shared(Box<Shared<'m>>),
+    Alone(Box<Generation<'m>>),
+}
+
+/// A request that shares forward passes.
+struct Shared<'m> {
+    core: Core<'m>,
+    progress: Progress<'m>,
+    /// Its first row of the logits in this step.
+    row: usize,
+}
+
+enum Progress<'m> {
+    /// The first tokens of the prompt, from the window on, are in the cache.
+    Reading(KvCache),
+    /// The prompt is in the cache, and its logits are wanted in this step.
+    Read(KvCache),
+    Decoding(Plain<'m>),
+}
+
+impl<'m> Batch<'m> {
+    /// Makes an empty batch in which up to `slots` sequences go through the model together.
+    ///
+    /// It needs what [`MemoryNeed::batch`](crate::memory::MemoryNeed::batch) says. A request for more sequences than that
+    /// waits until it has the batch for itself.
+    ///
+    /// # Panics
+    /// Panics if there are no slots.
+    #[must_use]
+    pub fn new(model: &'m Model, slots: usize) -> Self {
+        assert!(slots > 0, "a batch without slots");
+        Self {
+            model,
+            slots,
+            work: Workspace::new(model, PREFILL_CHUNK.max(slots), slots),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            steps: Vec::with_capacity(slots),
+            events: VecDeque::new(),
+            requests: 0,
+        }
+    }
+
+    /// Adds a request behind all others; returns its number, counted from 0.
+    ///
+    /// # Panics
+    /// Panics if the request is for another model.
+    pub fn push(&mut self, request: Generate<'m>) -> usize {
+        assert!(std::ptr::eq(request.model, self.model), "a request for another model");
+        self.waiting.push_back((self.requests, Box::new(request)));
+        self.requests += 1;
+        self.requests - 1
+    }
+
+    /// Number of requests that were pushed and are not finished.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.waiting.len() + self.running.len()
+    }
+
+    /// Sequences under way.
+    fn sequences(&self) -> usize {
+        self.running.iter().map(|running| running.texts.completions().len()).sum()
+    }
+
+    /// Gives places to those who wait, in their order, as long as there are some.
+    fn admit(&mut self) {
+        while let Some((_, next)) = self.waiting.front() {
+            let sequences = next.config.sequences().max(next.config.beams());
+            if !self.running.is_empty() && self.sequences() + sequences > self.slots {
+                return;
+            }
+            let Some((request, next)) = self.waiting.pop_front() else { return };
+            match self.begin(request, *next) {
+                Ok(running) => self.running.push(running),
+                Err(error) => self.events.push_back(BatchEvent::Finished {
+                    request,
+                    prompt: Vec::new(),
+                    result: Err(error),
+                }),
+            }
+        }
+    }
+
+    fn begin(&mut self, request: usize, mut generate: Generate<'m>) -> Result<Running<'m>, GenerateError> {
+        generate.config.check()?;
+        generate.config.check_speculation(generate.assistant.is_some())?;
+        let (tokenizer, config) = (generate.tokenizer, &generate.config);
+        let texts = Texts::new(tokenizer, config);
+        let alone =
+            config.beams() > 1 || config.contrasts() || config.dola_layers.is_some() || config.guides();
+        let way = if alone {
+            Way::Alone(Box::new(generate.tokens()?))
+        } else {
+            heal::heal_request(&mut generate)?;
+            let core = Core::new(generate)?;
+            let cache = core.begin()?;
+            let wanted = core.config.sequences();
+            if wanted > self.work.wanted() {
+                self.work = Workspace::new(self.model, PREFILL_CHUNK.max(wanted), wanted);
+            }
+            Way::Shared(Box::new(Shared { core, progress: Progress::Reading(cache), row: 0 }))
+        };
+        Ok(Running { request, texts, way, ready: VecDeque::new(), error: None })
+    }
+
+    /// Takes every sequence a token further, and prompts by as much as fits.
+    fn advance(&mut self) {
+        self.admit();
+        let Self { model, work, running, steps, .. } = self;
+        let mut batch = recycled(std::mem::take(steps));
+        let mut rows = 0;
+        let decoding = |running: &Running<'_>| match &running.way {
+            Way::Shared(shared) => shared.decoding(),
+            Way::Alone(_) => 0,
+        };
+        // Who is behind the prompt is not kept waiting by those who are not.
+        let mut room = work.tokens() - running.iter().map(decoding).sum::<usize>();
+        for Running { way, error, .. } in running.iter_mut() {
+            let Way::Shared(shared) = way else { continue };
+            let Shared { core, progress, row } = &mut **shared;
+            *row = rows;
+            if let Progress::Decoding(plain) = progress
+                && let Err(slide) = plain.slide(core, work)
+            {
+                *error = Some(slide);
+                continue;
+            }
+            let first = batch.len();
+            match progress {
+                Progress::Decoding(plain) => {
+                    plain.feed(core, &mut batch);
+                    rows += batch.len() - first;
+                }
+                Progress::Reading(_) | Progress::Read(_) => {
+                    rows += read(core, progress, model, &mut room, &mut batch);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            model.forward(&mut batch, work);
+        }
+        *steps = recycled(batch);
+        let logits = work.logits(rows);
+        ops::for_each_mut(model.cpu(), running, |running| {
+            if let Running { way: Way::Shared(shared), ready, error: error @ None, .. } = running {
+                let rows = logits.part(shared.row, rows - shared.row, 0, logits.width());
+                *error = shared.choose(rows, ready).err();
+            }
+        });
+        for running in running.iter_mut() {
+            if let Way::Alone(generation) = &mut running.way {
+                match generation.next() {
+                    Some(Ok(token)) => running.ready.push_back(token),
+                    Some(Err(error)) => running.error = Some(error),
+                    None => {}
+                }
+            }
+        }
+        self.tell();
+    }
+
+    /// Says what the step has brought, and has those leave who are done.
+    fn tell(&mut self) {
+        let Self { running, events, .. } = self;
+        for running in running.iter_mut() {
+            let Running { request, texts, way, ready, error } = running;
+            while let Some(token) = ready.pop_front() {
+                match texts.take(token) {
+                    Ok((delta, stopped)) => {
+                        if stopped {
+                            way.stop(delta.token.sequence);
+                        }
+                        events.push_back(BatchEvent::Token { request: *request, delta });
+                    }
+                    Err(wrong) => {
+                        error.get_or_insert(wrong.into());
+                    }
+                }
+            }
+        }
+        let done = |running: &mut Running<'_>| running.error.is_some() || running.way.finished();
+        for Running { request, texts, way, error, .. } in running.extract_if(.., done) {
+            let prompt = way.prompt().to_vec();
+            let result = match error {
+                Some(error) => Err(error),
+                None => Ok(texts.into_completions()),
+            };
+            events.push_back(BatchEvent::Finished { request, prompt, result });
+        }
+    }
+}
+
+/// Puts as much of a prompt as there is room for into a batch; returns how many rows of logits are wanted.
+fn read<'s>(
+    core: &'s Core<'_>,
+    progress: &'s mut Progress<'_>,
+    model: &Model,
+    room: &mut usize,
+    batch: &mut Vec<Step<'s>>,
+) -> usize {
+    if let Progress::Reading(cache) = progress {
+        let rest = core.text().len() - cache.len();
+        if *room == 0 {
+            return 0;
+        }
+        if rest <= *room {
+            *progress = Progress::Read(std::mem::replace(cache, KvCache::new(model)));
+        }
+    }
+    let (cache, want) = match progress {
+        Progress::Reading(cache) => (cache, Want::Nothing),
+        Progress::Read(cache) => (cache, Want::Last),
+        Progress::Decoding(_) => return 0,
+    };
+    let rest = &core.text()[cache.len()..];
+    let piece = &rest[..rest.len().min(*room)];
+    *room -= piece.len();
+    let step = Step::new(model, piece, cache, want);
+    batch.push(step.expect("a prompt was checked when it came, and has a token whose logits are wanted"));
+    usize::from(want == Want::Last)
+}
+
+impl<'m> Shared<'m> {
+    /// Number of sequences that feed a token.
+    fn decoding(&self) -> usize {
+        match &self.progress {
+            Progress::Decoding(plain) => plain.unfinished(),
+            Progress::Reading(_) | Progress::Read(_) => 0,
+        }
+    }
+
+    /// Chooses the next token of every sequence from the rows of logits.
+    fn choose(
+        &mut self,
+        logits: gpt2_kernels::Rows<'_>,
+        ready: &mut VecDeque<GeneratedToken>,
+    ) -> Result<(), GenerateError> {
+        let Self { core, progress, .. } = self;
+        if let Progress::Read(cache) = progress {
+            core.keep(core.text(), cache);
+            *progress = Progress::Decoding(Plain::new(core, cache, None, None, None));
+        }
+        match progress {
+            Progress::Decoding(plain) => plain.choose(core, logits, ready),
+            Progress::Reading(_) | Progress::Read(_) => Ok(()),
+        }
+    }
+}
+
+impl Way<'_> {
+    fn stop(&mut self, sequence: usize) {
+        match self {
+            Way::Alone(generation) => generation.stop(sequence, FinishReason::Stop),
+            Way::Shared(shared) => {
+                if let Shared { core, progress: Progress::Decoding(plain), .. } = &mut **shared {
+                    plain.stop(core, sequence, FinishReason::Stop);
+                }
+            }
+        }
+    }
+
+    fn finished(&self) -> bool {
+        match self {
+            Way::Alone(generation) => generation.over(),
+            Way::Shared(shared) => matches!(&shared.progress, Progress::Decoding(plain) if plain.finished()),
+        }
+    }
+
+    fn prompt(&self) -> &[u32] {
+        match self {
+            Way::Alone(generation) => generation.prompt(),
+            Way::Shared(shared) => &shared.core.prompt,
+        }
+    }
+}
+
+impl Iterator for Batch<'_> {
+    type Item = BatchEvent;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            if self.unfinished() == 0 {
+                return None;
+            }
+            self.advance();
+        }
+    }
+}

@@ -30,6 +30,39 @@ pub(crate) fn check(name: &str, config: &Config, formats: Formats) -> Result<(),
     available(config).map_or(Ok(()), |available| judge(name, config, formats, available))
 }
 
+/// Refuses a batch whose texts might not fit into the memory that is available: all in full contexts, with so many more
+/// contexts of what is kept.
+pub(crate) fn check_batch(
+    name: &str,
+    config: &Config,
+    formats: Formats,
+    slots: usize,
+    kept: u64,
+) -> Result<(), Failure> {
+    let need = |slots| {
+        let need = MemoryNeed::batch(config, formats, slots).total();
+        need.saturating_add(contexts(config, formats, kept)).saturating_add(PROGRAM)
+    };
+    let Some(available) = available(config).filter(|&available| need(slots) > available) else {
+        return Ok(());
+    };
+    let message = format!(
+        "a batch of {slots} texts by `{name}` needs up to {} of memory, and {} are available",
+        bytes(need(slots)),
+        bytes(available)
+    );
+    let hint = match (1..slots).rev().find(|&slots| need(slots) <= available) {
+        Some(fits) => format!("`--batch-size {fits}` would do"),
+        None => "a smaller format, `--dtype` or `--kv-dtype`, may do".to_owned(),
+    };
+    Err(Failure::new(message).hint(hint))
+}
+
+/// The bytes of so many full contexts.
+pub(crate) fn contexts(config: &Config, formats: Formats, count: u64) -> u64 {
+    MemoryNeed::new(config, formats, 1).cache.saturating_mul(count)
+}
+
 /// Compares what a model needs with what there is.
 fn judge(name: &str, config: &Config, formats: Formats, available: u64) -> Result<(), Failure> {
     let needed = MemoryNeed::new(config, formats, 1).weights;

@@ -141,6 +141,7 @@ pub(crate) fn paint_error(style: Style, word: &str, message: &str) {
 pub(crate) enum Unit {
     Bytes,
     Tokens,
+    Prompts,
 }
 
 /// A bar on standard error, which appears if the work takes long.
@@ -163,6 +164,7 @@ impl Progress {
                     "{prefix} {bar:30} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left"
                 }
                 (Unit::Bytes, None) => "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}",
+                (Unit::Prompts, _) => "{prefix} {bar:30} {human_pos} of {human_len} prompts, {eta} left",
                 (Unit::Tokens, _) => "{prefix} {bar:30} {human_pos} of {human_len} tokens, {eta} left",
             };
             let style = ProgressStyle::with_template(template).expect("the templates are well-formed");

@@ -98,7 +98,7 @@ fn batched<'m>(
             Some(BatchEvent::Token { request, delta }) => {
                 *pieces.entry((order[request], delta.token.sequence)).or_default() += &delta.text;
             }
-            Some(BatchEvent::Finished { request, prompt, result }) => {
+            Some(BatchEvent::Finished { request, prompt, result, .. }) => {
                 if let Ok(completions) = &result {
                     for (sequence, completion) in completions.iter().enumerate() {
                         assert_eq!(pieces.remove(&(order[request], sequence)), Some(completion.text.clone()));
@@ -153,6 +153,20 @@ fn a_batch_changes_no_bit() {
 }
 
 #[test]
+fn what_is_being_read_for_another_is_waited_for() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/head-24");
+    let model = load(&folder, WeightFormat::F32, 2);
+    let prefixes = PrefixCache::new(&model, 1 << 26);
+    let mut batch = Batch::new(&model, 8);
+    for end in 0..8u32 {
+        let prompt: Vec<u32> = (0..130).map(|i| i % 101).chain([end]).collect();
+        batch.push(model.generate(&prompt).max_new_tokens(3).prefix_cache(&prefixes));
+    }
+    let texts = batch.filter(|event| matches!(event, BatchEvent::Finished { result: Ok(_), .. })).count();
+    assert_eq!((texts, prefixes.stats().reused_tokens), (8, 7 * 128));
+}
+
+#[test]
 fn a_text_slides_in_a_batch_as_alone() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/head-24");
     let model = load(&folder, WeightFormat::F32, 2);
@@ -167,7 +181,7 @@ fn a_text_slides_in_a_batch_as_alone() {
     (0..8).for_each(|index| _ = batch.push(make(index)));
     let mut finished = 0;
     for event in batch {
-        if let BatchEvent::Finished { request, prompt, result } = event {
+        if let BatchEvent::Finished { request, prompt, result, .. } = event {
             let alone: Vec<u32> =
                 make(request).tokens().expect("settings").map(|token| token.expect("a token").id).collect();
             assert_eq!(result.expect("texts")[0].tokens, alone);

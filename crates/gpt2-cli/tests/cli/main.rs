@@ -3,6 +3,7 @@
 //! Texts and numbers are those of a tiny model with fixed weights, made from a golden checkpoint and a tokenizer
 //! that has one token for each character; the demo model is only asked whether it works.
 
+mod batch;
 mod generate;
 mod generation_guide;
 mod json;

@@ -125,6 +125,19 @@ impl<'m> PrefixCache<'m> {
         cache
     }
 
+    /// How many blocks of a text are kept.
+    pub(crate) fn known(&self, tokens: &[u32]) -> usize {
+        let (state, mut before) = (self.state(), 0);
+        let follow = |key: &[u32; BLOCK]| match state.entries.get(&(before, *key)) {
+            Some(entry) => {
+                before = entry.name;
+                true
+            }
+            None => false,
+        };
+        keys(tokens).take_while(follow).count()
+    }
+
     /// Keeps the whole blocks of a text, of which `cache` holds the first tokens at least.
     pub(crate) fn keep(&self, tokens: &[u32], cache: &KvCache) {
         let mut state = self.state();

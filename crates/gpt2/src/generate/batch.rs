@@ -6,7 +6,8 @@
 
 use std::collections::VecDeque;
 
-use gpt2_kernels::ops;
+use gpt2_kernels::attention::BLOCK;
+use gpt2_kernels::{Rows, ops};
 
 use super::core::Core;
 use super::plain::{Plain, recycled};
@@ -72,6 +73,8 @@ pub enum BatchEvent {
         request: usize,
         /// The tokens of the prompt, as [`Generation::prompt`]; none where the request was refused.
         prompt: Vec<u32>,
+        /// With beams, the scores of the sequences: [`Generation::sequences_scores`].
+        scores: Vec<f32>,
         /// Its sequences, or why there are none. The other requests go on.
         result: Result<Vec<Completion>, GenerateError>,
     },
@@ -157,7 +160,8 @@ impl<'m> Batch<'m> {
     fn admit(&mut self) {
         while let Some((_, next)) = self.waiting.front() {
             let sequences = next.config.sequences().max(next.config.beams());
-            if !self.running.is_empty() && self.sequences() + sequences > self.slots {
+            let full = !self.running.is_empty() && self.sequences() + sequences > self.slots;
+            if full || self.is_being_read(next) {
                 return;
             }
             let Some((request, next)) = self.waiting.pop_front() else { return };
@@ -166,10 +170,25 @@ impl<'m> Batch<'m> {
                 Err(error) => self.events.push_back(BatchEvent::Finished {
                     request,
                     prompt: Vec::new(),
+                    scores: Vec::new(),
                     result: Err(error),
                 }),
             }
         }
+    }
+
+    /// Whether more of how a prompt begins is being read for another one than is known yet: it will soon be.
+    fn is_being_read(&self, next: &Generate<'m>) -> bool {
+        let Some(prefixes) = next.prefixes else { return false };
+        let shared = |running: &Running<'_>| match &running.way {
+            Way::Shared(shared) if shared.decoding() == 0 => {
+                let pairs = shared.core.text().iter().zip(&next.prompt);
+                pairs.take_while(|(a, b)| a == b).count() / BLOCK * BLOCK
+            }
+            _ => 0,
+        };
+        let shared = self.running.iter().map(shared).max().unwrap_or(0);
+        shared >= BLOCK && shared.min(next.prompt.len() - 1) / BLOCK > prefixes.known(&next.prompt)
     }
 
     fn begin(&mut self, request: usize, mut generate: Generate<'m>) -> Result<Running<'m>, GenerateError> {
@@ -271,12 +290,12 @@ impl<'m> Batch<'m> {
         }
         let done = |running: &mut Running<'_>| running.error.is_some() || running.way.finished();
         for Running { request, texts, way, error, .. } in running.extract_if(.., done) {
-            let prompt = way.prompt().to_vec();
+            let (prompt, scores) = (way.prompt().to_vec(), way.scores());
             let result = match error {
                 Some(error) => Err(error),
                 None => Ok(texts.into_completions()),
             };
-            events.push_back(BatchEvent::Finished { request, prompt, result });
+            events.push_back(BatchEvent::Finished { request, prompt, scores, result });
         }
     }
 }
@@ -323,7 +342,7 @@ impl<'m> Shared<'m> {
     /// Chooses the next token of every sequence from the rows of logits.
     fn choose(
         &mut self,
-        logits: gpt2_kernels::Rows<'_>,
+        logits: Rows<'_>,
         ready: &mut VecDeque<GeneratedToken>,
     ) -> Result<(), GenerateError> {
         let Self { core, progress, .. } = self;
@@ -354,6 +373,13 @@ impl Way<'_> {
         match self {
             Way::Alone(generation) => generation.over(),
             Way::Shared(shared) => matches!(&shared.progress, Progress::Decoding(plain) if plain.finished()),
+        }
+    }
+
+    fn scores(&self) -> Vec<f32> {
+        match self {
+            Way::Alone(generation) => generation.sequences_scores(),
+            Way::Shared(_) => Vec::new(),
         }
     }
 

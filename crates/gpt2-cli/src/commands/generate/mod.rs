@@ -1,5 +1,6 @@
 //! `gpt2 generate`: continue a text.
 
+mod batch;
 mod output;
 mod settings;
 mod speculation;
@@ -10,6 +11,7 @@ use std::fs::File;
 use gpt2::generate::{DetailsRequest, GenerateError, GenerationConfig};
 use gpt2::tokenizer::SpecialText;
 
+use self::batch::BatchArguments;
 use self::settings::Settings;
 use super::Format;
 use crate::arguments::{Options, count};
@@ -34,6 +36,8 @@ pub(crate) struct Arguments {
     prompt: TextArguments,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    batch: BatchArguments,
     #[command(flatten)]
     files: Files,
     /// Leave the prompt out of the output
@@ -71,7 +75,11 @@ struct Files {
 
 /// Generates and shows the continuations.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
-    let Arguments { settings, files: Files { print_config, strict, .. }, .. } = arguments;
+    let Arguments { settings, files: Files { print_config, .. }, batch, .. } = arguments;
+    batch.check()?;
+    if batch.asked() && !print_config {
+        return batch::run(arguments, options, terminal);
+    }
     let prompt = if *print_config { String::new() } else { arguments.prompt.read()? };
     let files = ModelFiles::find(options, terminal)?;
     let given = settings.given();
@@ -81,16 +89,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     if *print_config {
         return Ok(terminal.output.text(&(config.to_json() + "\n"), anstyle::Style::new())?);
     }
-    let idle = config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting));
-    let idle = idle.map(|idle| (flag(idle.setting), idle.reason));
-    let words = settings.idle_words(&config).map(|reason| ("--force-words".to_owned(), reason));
-    for (flag, reason) in idle.chain(words).chain(settings.speculation.idle(options)) {
-        let message = format!("`{flag}` has no effect: {reason}");
-        if *strict {
-            return Err(Failure::usage(message));
-        }
-        terminal.note(&message);
-    }
+    arguments.say_what_is_idle(&config, options, terminal)?;
 
     let loaded = files.load(options, terminal)?;
     let assistant = settings.speculation.assistant(&files, &loaded, options, terminal)?;
@@ -123,6 +122,29 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     } else {
         let prompt = if arguments.no_prompt { "" } else { &prompt };
         output::text(texts, prompt, details, &loaded.tokenizer, terminal)
+    }
+}
+
+impl Arguments {
+    /// Names the flags that change nothing beside these settings; with `--strict` the first is an error.
+    fn say_what_is_idle(
+        &self,
+        config: &GenerationConfig,
+        options: &Options,
+        terminal: &Terminal,
+    ) -> Result<(), Failure> {
+        let given = self.settings.given();
+        let idle = config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting));
+        let idle = idle.map(|idle| (flag(idle.setting), idle.reason));
+        let words = self.settings.idle_words(config).map(|reason| ("--force-words".to_owned(), reason));
+        for (flag, reason) in idle.chain(words).chain(self.settings.speculation.idle(options)) {
+            let message = format!("`{flag}` has no effect: {reason}");
+            if self.files.strict {
+                return Err(Failure::usage(message));
+            }
+            terminal.note(&message);
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use gpt2::generate::{
-    Completion, Details, FinishReason, Repetition, SpeculationReport, TextDelta, TextGeneration,
+    Completion, Details, FinishReason, GenerationConfig, Repetition, SpeculationReport, TextDelta,
+    TextGeneration,
 };
 use gpt2::score::TokenDetails;
 use gpt2::tokenizer::Tokenizer;
@@ -154,7 +155,7 @@ fn reason(finish: Option<FinishReason>) -> &'static str {
 
 /// One sequence as JSON.
 #[derive(Serialize)]
-struct Record<'a> {
+pub(super) struct Record<'a> {
     model: &'a str,
     prompt: &'a str,
     text: &'a str,
@@ -179,7 +180,8 @@ struct Record<'a> {
     speculation: Option<&'a SpeculationReport>,
     seed: u64,
     usage: Usage,
-    timing: Times,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timing: Option<Times>,
 }
 
 #[derive(Serialize)]
@@ -197,6 +199,46 @@ struct Times {
     tokens_per_second: Option<f64>,
 }
 
+impl<'a> Record<'a> {
+    /// What is known of any sequence.
+    pub(super) fn new(
+        model: &'a str,
+        prompt: &'a str,
+        prompt_tokens: &'a [u32],
+        completion: &'a Completion,
+        config: &GenerationConfig,
+    ) -> Self {
+        let completion_tokens = completion.tokens.len();
+        Self {
+            model,
+            prompt,
+            text: &completion.text,
+            prompt_tokens,
+            tokens: &completion.tokens,
+            logprobs: &completion.logprobs,
+            finish_reason: completion.finish,
+            repetition: completion.repetition,
+            sequence_score: None,
+            transition_scores: Some(&completion.scores),
+            prompt_details: None,
+            details: &completion.details,
+            speculation: None,
+            seed: config.seed.unwrap_or(0),
+            usage: Usage { prompt_tokens: prompt_tokens.len(), completion_tokens },
+            timing: None,
+        }
+    }
+
+    /// Adds a beam's score; without one, there is nothing that its tokens added to it.
+    pub(super) fn with_score(self, score: Option<f32>) -> Self {
+        Self {
+            sequence_score: score,
+            transition_scores: self.transition_scores.filter(|_| score.is_some()),
+            ..self
+        }
+    }
+}
+
 fn record<'a>(
     loaded: &'a Loaded,
     prompt: &'a str,
@@ -206,30 +248,17 @@ fn record<'a>(
     completion: &'a Completion,
 ) -> Record<'a> {
     let generation = texts.generation();
-    let sequence_score = generation.sequences_scores().get(index).copied();
     let timing = generation.timing();
-    let completion_tokens = completion.tokens.len();
+    let record = Record::new(&loaded.name, prompt, generation.prompt(), completion, generation.config());
     Record {
-        model: &loaded.name,
-        prompt,
-        text: &completion.text,
-        prompt_tokens: generation.prompt(),
-        tokens: &completion.tokens,
-        logprobs: &completion.logprobs,
-        finish_reason: completion.finish,
-        repetition: completion.repetition,
-        sequence_score,
-        transition_scores: sequence_score.map(|_| &completion.scores[..]),
         prompt_details: details,
-        details: &completion.details,
         speculation: generation.speculation(),
-        seed: generation.config().seed.unwrap_or(0),
-        usage: Usage { prompt_tokens: generation.prompt().len(), completion_tokens },
-        timing: Times {
+        timing: Some(Times {
             load_s: loaded.load_time.as_secs_f64(),
             prefill_s: timing.prefill.as_secs_f64(),
             decode_s: timing.decode.as_secs_f64(),
-            tokens_per_second: speed(completion_tokens, 1, timing.decode),
-        },
+            tokens_per_second: speed(completion.tokens.len(), 1, timing.decode),
+        }),
+        ..record.with_score(generation.sequences_scores().get(index).copied())
     }
 }

@@ -1,0 +1,120 @@
+//! The prompts of a batch, and the settings that each has of its own.
+
+use std::fs::File;
+
+use gpt2::generate::GenerationConfig;
+use serde_json::{Map, Value};
+
+use crate::failure::Failure;
+use crate::prompt::{read_text, standard_input};
+
+/// A prompt and what goes with it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line {
+    /// How to name it in an error: `line 3 of prompts.jsonl`.
+    pub(super) place: String,
+    pub(super) prompt: String,
+    /// What the user calls it.
+    pub(super) id: Option<Value>,
+    pub(super) negative_prompt: Option<String>,
+    /// The settings that it has of its own.
+    pub(super) config: GenerationConfig,
+}
+
+/// Reads a file of JSON Lines, `-` for standard input.
+pub(super) fn read(path: &str) -> Result<Vec<Line>, Failure> {
+    if path == "-" {
+        return parse("standard input", &standard_input()?);
+    }
+    let name = format!("`{path}`");
+    let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
+    parse(&name, &read_text(&name, file)?)
+}
+
+/// Takes prompts as they are.
+pub(super) fn of_texts(prompts: &[String]) -> Vec<Line> {
+    let line = |(index, prompt): (usize, &String)| Line {
+        place: format!("prompt {}", index + 1),
+        prompt: prompt.clone(),
+        id: None,
+        negative_prompt: None,
+        config: GenerationConfig::default(),
+    };
+    prompts.iter().enumerate().map(line).collect()
+}
+
+/// Parses lines; empty ones count, but are no prompts.
+fn parse(name: &str, text: &str) -> Result<Vec<Line>, Failure> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let place = format!("line {} of {name}", index + 1);
+            parse_line(line, &place).map_err(|error| {
+                Failure::caused(format!("cannot use {place}"), error)
+                    .hint("a line is a JSON string, or an object with `prompt`, and settings beside it")
+            })
+        })
+        .collect()
+}
+
+fn parse_line(line: &str, place: &str) -> Result<Line, String> {
+    let mut fields = match serde_json::from_str(line).map_err(|error| error.to_string())? {
+        Value::String(prompt) => Map::from_iter([("prompt".to_owned(), Value::String(prompt))]),
+        Value::Object(fields) => fields,
+        _ => return Err("expected a string or an object".to_owned()),
+    };
+    let id = fields.remove("id");
+    let mut text = |name: &str| match fields.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(format!("`{name}` must be a text, not {other}")),
+    };
+    let (prompt, negative_prompt) = (text("prompt")?, text("negative_prompt")?);
+    let prompt = prompt.ok_or("the object has no `prompt`")?;
+    let config: GenerationConfig =
+        serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())?;
+    match config.other.keys().next() {
+        Some(unknown) => Err(format!("there is no setting `{unknown}`")),
+        None => Ok(Line { place: place.to_owned(), prompt, id, negative_prompt, config }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_text_or_an_object() {
+        let lines = parse(
+            "x",
+            "\"one\"\n\n{\"prompt\": \"two\", \"id\": [7], \"top_k\": 3, \"negative_prompt\": \"no\"}\r\n",
+        )
+        .unwrap();
+        assert_eq!(lines.len(), 2);
+        assert_eq!((&*lines[0].prompt, &*lines[0].place, &lines[0].id), ("one", "line 1 of x", &None));
+        let config = GenerationConfig { top_k: Some(3), ..GenerationConfig::default() };
+        let expected = Line {
+            place: "line 3 of x".to_owned(),
+            prompt: "two".to_owned(),
+            id: Some(json!([7])),
+            negative_prompt: Some("no".to_owned()),
+            config,
+        };
+        assert_eq!(lines[1], expected);
+    }
+
+    #[test]
+    fn a_wrong_line_says_what_is_wrong() {
+        for (line, message) in [
+            ("once upon", "expected value at line 1 column 1"),
+            ("[1]", "expected a string or an object"),
+            ("{\"id\": 1}", "the object has no `prompt`"),
+            ("{\"prompt\": 1}", "`prompt` must be a text, not 1"),
+            ("{\"prompt\": \"\", \"topk\": 1}", "there is no setting `topk`"),
+        ] {
+            assert_eq!(parse_line(line, "x").unwrap_err(), message);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! `gpt2 generate --batch`: many prompts at once.
+
+mod journal;
+mod lines;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Instant;
+
+use gpt2::cache::PrefixCache;
+use gpt2::generate::{Batch, BatchEvent, Completion, DetailsRequest, Generate, GenerationConfig};
+use gpt2::model::Model;
+use gpt2::tokenizer::SpecialText;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use self::journal::Journal;
+use self::lines::Line;
+use super::output::Record;
+use super::{Arguments, blame, trace};
+use crate::arguments::{Options, at_most};
+use crate::failure::Failure;
+use crate::memory;
+use crate::model::{Loaded, ModelFiles};
+use crate::terminal::{DIM, Terminal, Unit, paint_error};
+
+/// Sequences that go through the model together, unless a flag says something else.
+const SLOTS: usize = 32;
+/// Full contexts of beginnings that are kept for prompts that begin alike.
+const KEPT_CONTEXTS: u64 = 4;
+
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Many prompts")]
+pub(super) struct BatchArguments {
+    /// Continue every prompt of a file of JSON Lines: texts, or objects with `prompt` and, if wanted, `id` and settings
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["text", "prompts", "speculate", "assistant"])]
+    batch: Option<String>,
+    /// A prompt; may be repeated
+    #[arg(long = "prompt", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(conflicts_with_all = ["text", "speculate", "assistant"])]
+    prompts: Vec<String>,
+    /// Sequences that go through the model together; changes no text [default: 32]
+    #[arg(long, value_name = "N", value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
+    #[arg(allow_negative_numbers = true)]
+    batch_size: Option<usize>,
+    /// Write JSON Lines to a file, which must not be there yet
+    #[arg(long, value_name = "FILE")]
+    output: Option<String>,
+    /// Go on where a run with this `--output` was interrupted, if it was
+    #[arg(long, requires = "output")]
+    resume: bool,
+    /// Give texts out as they are done, not in the order of the prompts
+    #[arg(long)]
+    unordered: bool,
+}
+
+impl BatchArguments {
+    /// Whether there are many prompts.
+    pub(super) fn asked(&self) -> bool {
+        self.batch.is_some() || !self.prompts.is_empty()
+    }
+
+    /// Refuses flags that mean nothing without many prompts.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let flags = [
+            ("--batch-size", self.batch_size.is_some()),
+            ("--output", self.output.is_some()),
+            ("--unordered", self.unordered),
+        ];
+        match flags.into_iter().find(|&(_, given)| given && !self.asked()) {
+            Some((flag, _)) => Err(Failure::usage(format!("`{flag}` goes with `--batch` or `--prompt`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn lines(&self) -> Result<Vec<Line>, Failure> {
+        match &self.batch {
+            Some(path) => lines::read(path),
+            None => Ok(lines::of_texts(&self.prompts)),
+        }
+    }
+}
+
+/// A prompt with all its settings.
+struct Job {
+    line: Line,
+    config: GenerationConfig,
+}
+
+/// What came of a prompt.
+struct Done {
+    prompt_tokens: Vec<u32>,
+    scores: Vec<f32>,
+    result: Result<Vec<Completion>, String>,
+}
+
+/// Continues all prompts.
+pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
+    let Arguments { settings, batch, .. } = arguments;
+    if arguments.stream || arguments.prompt_logprobs.is_some() {
+        let flag = if arguments.stream { "--stream" } else { "--prompt-logprobs" };
+        return Err(Failure::usage(format!("`{flag}` is for a single prompt")));
+    }
+    let lines = batch.lines()?;
+    let files = ModelFiles::find(options, terminal)?;
+    let mut base = settings.config(arguments.files.read()?.or(files.generation_config()?));
+    let interrupted = match batch.output.as_deref().filter(|_| batch.resume) {
+        Some(path) => Journal::interrupted(path)?,
+        None => None,
+    };
+    if let Some(seed) = interrupted.as_ref().and_then(|asked| asked.get("settings")?.get("seed")?.as_u64())
+        && settings.given().seed.is_none()
+    {
+        base.seed = Some(seed);
+    }
+    base.check().map_err(|error| blame(error, &settings.given()))?;
+    arguments.say_what_is_idle(&base, options, terminal)?;
+    let mut jobs: Vec<Job> = (0..).zip(lines).map(|(index, line)| Job::new(line, &base, index)).collect();
+    for Job { line, config } in &jobs {
+        config
+            .check()
+            .and_then(|()| config.check_speculation(false))
+            .map_err(|error| Failure::usage(format!("{}: {error}", line.place)))?;
+    }
+    let slots = batch.batch_size.unwrap_or(SLOTS);
+    memory::check_batch(&files.name, &files.config()?, options.formats(), slots, KEPT_CONTEXTS)?;
+
+    let loaded = files.load(options, terminal)?;
+    let asked = asked_for(&loaded, &base, &jobs, batch.unordered)?;
+    let mut journal = match &batch.output {
+        None => None,
+        Some(path) => match open(path, batch.resume, interrupted, &asked, &jobs)? {
+            Some(journal) => Some(journal),
+            None => {
+                terminal.note(&format!("`{path}` is complete"));
+                return Ok(());
+            }
+        },
+    };
+    for Job { config, .. } in &mut jobs {
+        settings.add_words(config, &loaded.tokenizer)?;
+    }
+    let failed = Run { arguments, loaded: &loaded, jobs: &jobs, slots }.generate(&mut journal, terminal)?;
+    if let Some(journal) = journal {
+        journal.finish()?;
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(Failure::new(format!("{failed} of {} prompts could not be continued", jobs.len()))),
+    }
+}
+
+impl Job {
+    /// Joins a line's settings with those of all. Without a seed of its own each has another one, counted from the seed
+    /// of all: with it, the prompt alone gives the same text.
+    fn new(line: Line, base: &GenerationConfig, index: u64) -> Self {
+        let seed = base.seed.map(|seed| seed.wrapping_add(index));
+        let config = line.config.clone().or(GenerationConfig { seed, ..base.clone() });
+        Self { line, config }
+    }
+}
+
+/// All that the output depends on, to tell whether an interrupted run was the same.
+fn asked_for(
+    loaded: &Loaded,
+    base: &GenerationConfig,
+    jobs: &[Job],
+    unordered: bool,
+) -> Result<Map<String, Value>, Failure> {
+    let mut prompts = Sha256::new();
+    for Job { line, .. } in jobs {
+        let fields = (&line.prompt, &line.id, &line.negative_prompt, &line.config);
+        prompts.update(serde_json::to_vec(&fields).map_err(Failure::new)?);
+        prompts.update(b"\n");
+    }
+    let hexadecimal = |hash: Sha256| -> Value {
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    };
+    let formats = loaded.model.formats();
+    Ok(Map::from_iter([
+        ("gpt2".to_owned(), env!("CARGO_PKG_VERSION").into()),
+        ("model".to_owned(), loaded.name.as_str().into()),
+        ("dtype".to_owned(), formats.weights.name().into()),
+        ("kv_dtype".to_owned(), formats.cache.name().into()),
+        ("weights".to_owned(), hexadecimal(sample(&loaded.model))),
+        ("settings".to_owned(), serde_json::to_value(base).map_err(Failure::new)?),
+        ("unordered".to_owned(), unordered.into()),
+        ("prompts".to_owned(), hexadecimal(prompts)),
+    ]))
+}
+
+/// Parameters that no two models have in common.
+fn sample(model: &Model) -> Sha256 {
+    let (mut hash, weights) = (Sha256::new(), model.weights());
+    for values in [&weights.wpe, &weights.ln_f.weight, &weights.ln_f.bias] {
+        values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    }
+    hash
+}
+
+/// Opens the file to write to; none if it is complete.
+fn open(
+    path: &str,
+    resume: bool,
+    interrupted: Option<Map<String, Value>>,
+    asked: &Map<String, Value>,
+    jobs: &[Job],
+) -> Result<Option<Journal>, Failure> {
+    let sequences = |index: usize| jobs.get(index).map(|job| job.config.sequences());
+    match interrupted {
+        Some(before) => {
+            let differs = |name: &&String| before.get(*name) != asked.get(*name);
+            if let Some(name) = asked.keys().find(differs) {
+                let message = format!(
+                    "`{path}` was begun by a run that was asked for something else: its `{name}` differ"
+                );
+                return Err(
+                    Failure::usage(message).hint(format!("`{path}.resume` says what it was asked for"))
+                );
+            }
+            Journal::resume(path, sequences).map(Some)
+        }
+        // Nothing was interrupted: either it came to its end, or nothing has begun.
+        None if resume && std::fs::exists(path).is_ok_and(|exists| exists) => {
+            let there = Journal::resume(path, sequences)?.done.len();
+            if there == jobs.len() {
+                return Ok(None);
+            }
+            let message =
+                format!("`{path}` has {there} of {} prompts, and `{path}.resume` is missing", jobs.len());
+            Err(Failure::usage(message).hint("without it nothing says what they were asked for with"))
+        }
+        None => Journal::begin(path, asked).map(Some),
+    }
+}
+
+/// What a batch is made with.
+struct Run<'a> {
+    arguments: &'a Arguments,
+    loaded: &'a Loaded,
+    jobs: &'a [Job],
+    slots: usize,
+}
+
+impl Run<'_> {
+    /// Generates what is not there yet; returns the number of prompts that failed.
+    fn generate(&self, journal: &mut Option<Journal>, terminal: &mut Terminal) -> Result<usize, Failure> {
+        let Self { arguments, loaded, jobs, slots } = *self;
+        let begin = Instant::now();
+        let there = |index: &usize| journal.as_ref().is_some_and(|journal| journal.done.contains(index));
+        let todo: Vec<usize> = (0..jobs.len()).filter(|index| !there(index)).collect();
+        let there = jobs.len() - todo.len();
+        let kept = memory::contexts(loaded.model.config(), loaded.model.formats(), KEPT_CONTEXTS);
+        let prefixes = PrefixCache::new(&loaded.model, usize::try_from(kept).unwrap_or(usize::MAX));
+        let mut batch = Batch::new(&loaded.model, slots);
+        let mut progress = terminal.progress("generating", Unit::Prompts);
+        let (mut pushed, mut held, mut next) = (0, BTreeMap::new(), 0);
+        let (mut tokens, mut failed) = (0, 0);
+        loop {
+            // A few more than there are places: the next one must be there when a place is free.
+            while pushed < todo.len() && batch.unfinished() < 2 * slots {
+                batch.push(self.request(&jobs[todo[pushed]])?.prefix_cache(&prefixes));
+                pushed += 1;
+            }
+            let Some(event) = batch.next() else { break };
+            let BatchEvent::Finished { request, prompt: prompt_tokens, scores, result } = event else {
+                tokens += 1;
+                continue;
+            };
+            let result = result.map_err(|error| error.to_string());
+            failed += usize::from(result.is_err());
+            let place = if arguments.batch.unordered { next } else { request };
+            held.insert(place, (todo[request], Done { prompt_tokens, scores, result }));
+            while let Some((index, done)) = held.remove(&next) {
+                self.show(index, &done, next == 0, journal, terminal)?;
+                next += 1;
+            }
+            progress.update((there + next) as u64, Some(jobs.len() as u64));
+        }
+        drop(progress);
+        let prompts = if there > 0 { format!("{there} prompts were there, ") } else { String::new() };
+        let speed = match begin.elapsed().as_secs_f64() {
+            seconds if tokens > 0 => format!(" · {:.1} tokens/s", f64::from(tokens) / seconds),
+            _ => String::new(),
+        };
+        let reused = match prefixes.stats().reused_tokens {
+            0 => String::new(),
+            reused => format!(" · {reused} tokens of prompts reused"),
+        };
+        terminal.remark(&format!("{prompts}{} prompts · {tokens} tokens{speed}{reused}", todo.len()));
+        Ok(failed)
+    }
+
+    fn request(&self, Job { line, config }: &Job) -> Result<Generate<'_>, Failure> {
+        let Self { arguments, loaded, .. } = *self;
+        let special = arguments.prompt.special();
+        let ids = loaded.tokenizer.encode(&line.prompt, special)?;
+        let mut request = loaded.model.generate(&ids).tokenizer(&loaded.tokenizer).config(config.clone());
+        if let Some(text) = line.negative_prompt.as_deref().or(arguments.settings.negative_prompt()) {
+            request = request.negative_prompt(&loaded.tokenizer.encode(text, special)?);
+        }
+        if arguments.logprobs.is_some() || arguments.trace {
+            let alternatives = arguments.logprobs.unwrap_or(0);
+            request = request.details(DetailsRequest { alternatives, trace: arguments.trace });
+        }
+        Ok(request)
+    }
+
+    /// Gives out what came of a prompt.
+    fn show(
+        &self,
+        index: usize,
+        done: &Done,
+        first: bool,
+        journal: &mut Option<Journal>,
+        terminal: &mut Terminal,
+    ) -> Result<(), Failure> {
+        let Self { arguments, loaded, jobs, .. } = *self;
+        let Job { line, config } = &jobs[index];
+        let Done { prompt_tokens, scores, result } = done;
+        // A prompt that was healed is another one.
+        let prompt = match config.token_healing {
+            Some(true) if result.is_ok() => loaded.tokenizer.decode(prompt_tokens, SpecialText::Keep)?,
+            _ => line.prompt.clone(),
+        };
+        if journal.is_none() && !arguments.format.json {
+            return self.show_text(&line.place, &prompt, result, first, terminal);
+        }
+        let id = line.id.as_ref();
+        let mut lines = Vec::new();
+        match result {
+            Err(error) => add(&mut lines, &Refused { index, id, prompt: &prompt, error })?,
+            Ok(completions) => {
+                for (sequence, completion) in completions.iter().enumerate() {
+                    let record = Record::new(&loaded.name, &prompt, prompt_tokens, completion, config);
+                    let record = record.with_score(scores.get(sequence).copied());
+                    add(&mut lines, &Placed { index, id, sequence, record })?;
+                }
+            }
+        }
+        match journal {
+            Some(journal) => journal.write(&lines)?,
+            None => {
+                terminal.output.write_all(&lines)?;
+                terminal.output.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the texts of a prompt, with an empty line before each but the first.
+    fn show_text(
+        &self,
+        place: &str,
+        prompt: &str,
+        result: &Result<Vec<Completion>, String>,
+        first: bool,
+        terminal: &mut Terminal,
+    ) -> Result<(), Failure> {
+        let completions = match result {
+            Ok(completions) => completions,
+            Err(error) => {
+                paint_error(anstyle::Style::new().bold(), "error:", &format!("{place}: {error}"));
+                return Ok(());
+            }
+        };
+        for (sequence, completion) in completions.iter().enumerate() {
+            if !(first && sequence == 0) {
+                writeln!(terminal.output)?;
+            }
+            if !self.arguments.no_prompt {
+                terminal.output.text(prompt, DIM)?;
+            }
+            terminal.output.text(&completion.text, anstyle::Style::new())?;
+            writeln!(terminal.output)?;
+            terminal.output.flush()?;
+            trace::tokens(completion, &self.loaded.tokenizer, terminal)?;
+        }
+        Ok(())
+    }
+}
+
+/// A sequence as JSON, and where it belongs.
+#[derive(Serialize)]
+struct Placed<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    sequence: usize,
+    #[serde(flatten)]
+    record: Record<'a>,
+}
+
+/// A prompt that could not be continued, as JSON.
+#[derive(Serialize)]
+struct Refused<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a Value>,
+    prompt: &'a str,
+    error: &'a str,
+}
+
+fn add(lines: &mut Vec<u8>, record: &impl Serialize) -> Result<(), Failure> {
+    serde_json::to_writer(&mut *lines, record).map_err(Failure::new)?;
+    lines.push(b'\n');
+    Ok(())
+}

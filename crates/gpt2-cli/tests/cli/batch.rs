@@ -1,0 +1,213 @@
+//! `generate --batch`: every text is what its prompt alone gives, and a run that was killed becomes what it would have
+//! been.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::support::{Outcome, Room, binary};
+
+/// Prompts of many lengths, some with settings of their own.
+fn write_prompts(room: &Room, count: usize) {
+    let mut lines = String::new();
+    for index in 0..count {
+        let prompt = format!("Hi {index} {}", "and so on ".repeat(index % 5)).repeat(1 + index % 2);
+        let line = match index % 4 {
+            0 => json!(prompt),
+            1 => json!({ "prompt": prompt, "id": { "n": index }, "num_return_sequences": 2 }),
+            2 => json!({ "prompt": prompt, "do_sample": false, "seed": 9 }),
+            _ => json!({ "prompt": prompt, "id": index, "top_k": 3, "max_new_tokens": 4 + index % 9 }),
+        };
+        lines += &format!("{line}\n");
+    }
+    fs::write(room.path().join("prompts.jsonl"), lines).expect("a file can be written");
+}
+
+fn records(room: &Room, file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(room.path().join(file)).expect("the output is there");
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+#[test]
+fn a_prompt_of_a_batch_gives_what_it_gives_alone() {
+    let room = Room::new();
+    write_prompts(&room, 12);
+    let line = ["--model=tiny", "generate", "--batch=prompts.jsonl", "--seed=40", "--max-new-tokens=12"];
+    let batch = room.json(&line);
+    assert_eq!(batch.len(), 12 + 3);
+    for (size, flags) in [("1", &[][..]), ("3", &["--threads=1"])] {
+        let same = room.json(&[&line[..], &["--batch-size", size], flags].concat());
+        assert_eq!(same, batch);
+    }
+    for record in &batch {
+        let index = record["index"].as_u64().expect("an index");
+        let (length, top_k) = if index % 4 == 3 { (4 + index % 9, 3) } else { (12, 50) };
+        let seed = if index % 4 == 2 { 9 } else { 40 + index };
+        assert_eq!(record["seed"], seed);
+        let id = [Value::Null, json!({ "n": index }), Value::Null, json!(index)];
+        assert_eq!(record.get("id").unwrap_or(&Value::Null), &id[(index % 4) as usize]);
+        let [length, top_k, seed] = [("--max-new-tokens", length), ("--top-k", top_k), ("--seed", seed)]
+            .map(|(flag, x)| format!("{flag}={x}"));
+        let prompt = record["prompt"].as_str().expect("a prompt");
+        let mut alone = vec!["--model=tiny", "generate", prompt, &length, &top_k, &seed];
+        alone.extend(if index % 4 == 2 { &["--greedy"][..] } else { &[] });
+        alone.extend(if index % 4 == 1 { &["--num-return-sequences=2"][..] } else { &[] });
+        let alone = room.json(&alone);
+        let sequence = &alone[record["sequence"].as_u64().expect("a sequence") as usize];
+        for field in
+            ["text", "prompt_tokens", "tokens", "logprobs", "finish_reason", "seed", "usage", "model"]
+        {
+            assert_eq!(record[field], sequence[field], "{field} of {index}");
+        }
+    }
+    // As they are done: the same lines.
+    let mut unordered = room.json(&[&line[..], &["--unordered", "--batch-size=4"]].concat());
+    unordered.sort_by_key(|record| (record["index"].as_u64(), record["sequence"].as_u64()));
+    assert_eq!(unordered, batch);
+    // As text, and from standard input.
+    let text = room.gpt2(&[&line[..], &["--quiet"]].concat());
+    let shown = |record: &Value| {
+        format!("{}{}\n", record["prompt"].as_str().unwrap(), record["text"].as_str().unwrap())
+    };
+    assert_eq!(text.stdout, batch.iter().map(shown).collect::<Vec<_>>().join("\n"));
+    let mut command = room.command(binary());
+    command.args([
+        "--model=tiny",
+        "--quiet",
+        "generate",
+        "--batch=-",
+        "--seed=40",
+        "--max-new-tokens=12",
+        "--json",
+    ]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary can be run");
+    let prompts = fs::read(room.path().join("prompts.jsonl")).expect("the prompts are there");
+    child.stdin.take().expect("a pipe").write_all(&prompts).expect("it reads all");
+    let output = child.wait_with_output().expect("it ends");
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>(), batch);
+}
+
+#[test]
+fn prompts_may_be_arguments_and_one_that_fails_is_named() {
+    let room = Room::new();
+    let long = "x".repeat(500);
+    let line =
+        ["--model=tiny", "generate", "--prompt=Hi", "--prompt", &long, "--prompt=-n", "--seed=1", "--json"];
+    let outcome = room.gpt2(&line);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.ends_with("error: 1 of 3 prompts could not be continued\n"), "{}", outcome.stderr);
+    let records: Vec<Value> =
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(records.len(), 3);
+    assert_eq!(
+        records[1],
+        json!({
+            "index": 1,
+            "prompt": long,
+            "error": "500 tokens after 0 do not fit into the model's context of 200",
+        })
+    );
+    assert_eq!((&records[0]["prompt"], &records[2]["prompt"]), (&json!("Hi"), &json!("-n")));
+}
+
+#[test]
+fn a_run_that_was_killed_becomes_what_it_would_have_been() {
+    let room = Room::new();
+    write_prompts(&room, 40);
+    let line = ["--model=demo", "generate", "--batch=prompts.jsonl", "--batch-size=4", "--max-new-tokens=24"];
+    let run = |output: &str, more: &[&str]| -> Outcome {
+        room.gpt2(&[&line[..], &["--seed=3", "--output", output], more].concat())
+    };
+    assert_eq!(run("whole.jsonl", &[]).code, Some(0));
+    let whole = fs::read(room.path().join("whole.jsonl")).expect("the output is there");
+    let path = room.path().join("out.jsonl");
+    let length = || fs::metadata(&path).map_or(0, |metadata| metadata.len());
+    // Any ten moments that are not the same on every machine will do.
+    let mut cuts = 0;
+    for kill in 0..10u64 {
+        let target = whole.len() as u64 * (kill * kill + 1) / 110;
+        let mut command = room.command(binary());
+        command.args(line).args(["--seed=3", "--output=out.jsonl", "--resume"]);
+        let mut child = command.stderr(Stdio::null()).spawn().expect("the binary can be run");
+        while length() < target && child.try_wait().expect("it can be asked").is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+        let there = fs::read(&path).unwrap_or_default();
+        assert!(whole.starts_with(&there), "what was written is what should have been");
+        cuts += usize::from(there.len() < whole.len());
+        if kill % 3 == 1 {
+            // As a kill in the middle of a write leaves it.
+            fs::write(&path, &there[..there.len() - there.len().min(30)]).expect("it can be cut");
+        }
+    }
+    assert!(cuts >= 5, "only {cuts} runs were cut short");
+    assert_eq!(run("out.jsonl", &["--resume"]).code, Some(0));
+    assert!(fs::read(&path).expect("the output is there") == whole);
+    assert!(!room.path().join("out.jsonl.resume").exists());
+    // Once more changes nothing, and without being asked to nothing is written over.
+    assert_eq!(run("out.jsonl", &["--resume"]).code, Some(0));
+    assert_eq!(run("out.jsonl", &[]).code, Some(2));
+    assert!(fs::read(&path).expect("the output is there") == whole);
+}
+
+#[test]
+fn an_interrupted_run_goes_on_with_its_seed_and_with_nothing_else_changed() {
+    let room = Room::new();
+    write_prompts(&room, 8);
+    let line = ["--model=tiny", "generate", "--batch=prompts.jsonl", "--output=out.jsonl"];
+    let run = |more: &[&str]| room.gpt2(&[&line[..], more].concat());
+    // A run without a seed chooses one.
+    assert_eq!(run(&["--resume"]).code, Some(0));
+    let whole = fs::read_to_string(room.path().join("out.jsonl")).expect("the output is there");
+    let seed = records(&room, "out.jsonl")[0]["seed"].as_u64().expect("a seed").to_string();
+    // The same again, and then as if it had been killed behind some lines.
+    fs::remove_file(room.path().join("out.jsonl")).expect("it can be removed");
+    assert_eq!(run(&["--seed", &seed]).code, Some(0));
+    assert_eq!(fs::read_to_string(room.path().join("out.jsonl")).expect("the output is there"), whole);
+
+    let keep: String = whole.split_inclusive('\n').take(4).collect();
+    let notes = room.path().join("out.jsonl.resume");
+    let interrupt = |lines: &str| {
+        // What it notes is there as long as it runs.
+        fs::remove_file(room.path().join("out.jsonl")).expect("it can be removed");
+        let mut command = room.command(binary());
+        command.args(line).args(["--seed", &seed]).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the binary can be run");
+        let mut noted = None;
+        while child.try_wait().expect("it can be asked").is_none() {
+            noted = fs::read(&notes).ok().filter(|bytes| !bytes.is_empty()).or(noted);
+        }
+        fs::write(&notes, noted.expect("the notes are there before the first text"))
+            .expect("it can be written");
+        fs::write(room.path().join("out.jsonl"), lines).expect("it can be written");
+    };
+    interrupt(&keep);
+    assert_eq!(run(&["--resume"]).code, Some(0));
+    assert_eq!(fs::read_to_string(room.path().join("out.jsonl")).expect("the output is there"), whole);
+
+    for (more, name) in [
+        (&["--resume", "--top-k=7"][..], "settings"),
+        (&["--resume", "--dtype=int8"], "dtype"),
+        (&["--resume", "--seed=1"], "settings"),
+        (&["--resume", "--unordered"], "unordered"),
+    ] {
+        interrupt(&keep);
+        let outcome = run(more);
+        assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+        let told = format!("its `{name}` differ");
+        assert!(outcome.stderr.contains(&told), "{}", outcome.stderr);
+    }
+    interrupt(&keep);
+    write_prompts(&room, 9);
+    assert!(run(&["--resume"]).stderr.contains("its `prompts` differ"));
+    interrupt("{\"index\":70,\"sequence\":0}\n");
+    assert!(run(&["--resume"]).stderr.contains("line 1 of `out.jsonl` is not of this run"));
+    fs::remove_file(notes).expect("it can be removed");
+    assert!(run(&["--resume"]).stderr.contains("is not of this run"));
+}

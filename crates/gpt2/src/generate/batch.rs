@@ -108,7 +108,7 @@ enum Progress<'m> {
     Reading(KvCache),
     /// The prompt is in the cache, and its logits are wanted in this step.
     Read(KvCache),
-    Decoding(Plain<'m>),
+    Decoding(Box<Plain<'m>>),
 }
 
 impl<'m> Batch<'m> {
@@ -348,7 +348,7 @@ impl<'m> Shared<'m> {
         let Self { core, progress, .. } = self;
         if let Progress::Read(cache) = progress {
             core.keep(core.text(), cache);
-            *progress = Progress::Decoding(Plain::new(core, cache, None, None, None));
+            *progress = Progress::Decoding(Box::new(Plain::new(core, cache, None, None, None)));
         }
         match progress {
             Progress::Decoding(plain) => plain.choose(core, logits, ready),

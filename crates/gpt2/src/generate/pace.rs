@@ -10,12 +10,18 @@ use std::time::Duration;
 
 /// By what share a pass gets longer with a further row, as long as nothing longer was measured.
 const SLOPE: f64 = 0.05;
+/// By what factor a draft must be expected to be faster: times are not known better than that.
+const LEAST_GAIN: f64 = 1.05;
 /// Drafts that are left out when they stopped to pay, at first; twice as many whenever a trial does not change that.
 const SHORTEST_WAIT: usize = 16;
 /// Most that are left out.
 const LONGEST_WAIT: usize = 1024;
 /// Guesses to try whether they pay again.
 const TRIAL: usize = 2;
+/// As how many observations an expectation counts.
+const PRIOR: f64 = 2.0;
+/// The share of guesses of a quicker model that may be expected to be right.
+pub(super) const LIKELY: f64 = 0.7;
 /// How much the past counts beside a new observation.
 const MEMORY: f64 = 0.95;
 /// How much a new measurement of a time counts.
@@ -57,11 +63,12 @@ impl Rate {
 }
 
 impl Pace {
-    /// Begins with drafts of so many classes.
-    pub(super) fn new(classes: usize) -> Self {
-        let rate = || Rate { hits: 1.4, trials: 2.0 };
-        let class = || Class { first: rate(), further: rate(), waiting: 0, wait: SHORTEST_WAIT };
-        Self { passes: Vec::new(), guess: None, classes: (0..classes).map(|_| class()).collect() }
+    /// Begins with classes of drafts, of each the share of them that may be expected to begin with a right guess.
+    pub(super) fn new(classes: impl IntoIterator<Item = f64>) -> Self {
+        let rate = |share: f64| Rate { hits: PRIOR * share, trials: PRIOR };
+        let class =
+            |share| Class { first: rate(share), further: rate(LIKELY), waiting: 0, wait: SHORTEST_WAIT };
+        Self { passes: Vec::new(), guess: None, classes: classes.into_iter().map(class).collect() }
     }
 
     /// Says how many tokens, at most `most`, to guess for a sequence, of which `active` go through the model together.
@@ -73,14 +80,16 @@ impl Pace {
         let guess = self.guess.unwrap_or(0.0);
         let Class { first, further, .. } = &self.classes[class];
         let (p, q) = (first.share(), further.share());
-        let (mut tokens, mut chance, mut best) = (1.0, p, (0, 0.0));
-        for count in 0..=most {
+        let (mut tokens, mut chance) = (1.0, p);
+        // With no guess there is a token a pass.
+        let mut best = (0, LEAST_GAIN / self.time(active));
+        for count in 1..=most {
+            tokens += chance;
+            chance *= q;
             let speed = tokens / (self.time(active * (1 + count)) + count as f64 * guess);
             if speed > best.1 {
                 best = (count, speed);
             }
-            tokens += chance;
-            chance *= q;
         }
         let class = &mut self.classes[class];
         match best.0 {
@@ -164,7 +173,7 @@ mod tests {
     /// Runs for a while where a pass over n rows takes `pass(n)`, a guess takes `guess`, and of each draft the first
     /// `right` are right; returns the lengths of the drafts.
     fn run(pass: impl Fn(usize) -> u64, guess: u64, right: usize) -> Vec<usize> {
-        let mut pace = Pace::new(1);
+        let mut pace = Pace::new([LIKELY]);
         let step = |_| {
             let count = pace.length(0, 1, 15);
             pace.drafted(count, milliseconds(guess) * count as u32);
@@ -178,7 +187,7 @@ mod tests {
     #[test]
     fn drafts_are_as_long_as_they_are_right_and_cheap() {
         // Reading the weights takes 18 ms, and arithmetic begins to count at the seventh row.
-        let pass = |rows: usize| 18 + 3 * rows.saturating_sub(6) as u64;
+        let pass = |rows: usize| 18 + 2 * rows.saturating_sub(6) as u64;
         let mean = |lengths: &[usize]| lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
         assert_eq!(run(pass, 0, 15)[50..], [15; 250]);
         assert!((4.0..7.0).contains(&mean(&run(pass, 2, 5)[50..])));
@@ -191,7 +200,7 @@ mod tests {
 
     #[test]
     fn times_between_those_measured_lie_between() {
-        let mut pace = Pace::new(1);
+        let mut pace = Pace::new([LIKELY]);
         pace.passed(1, milliseconds(20));
         pace.passed(11, milliseconds(40));
         assert!((pace.time(1) - 0.020).abs() < 1e-9 && (pace.time(6) - 0.030).abs() < 1e-9);

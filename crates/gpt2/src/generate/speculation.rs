@@ -13,7 +13,7 @@ use super::GenerateError;
 use super::chain::{Chain, Setup};
 use super::config::{GenerationConfig, Rng};
 use super::core::Core;
-use super::pace::Pace;
+use super::pace::{LIKELY, Pace};
 use super::plain::Sequence;
 use crate::cache::KvCache;
 use crate::model::{Model, Step, Want};
@@ -85,11 +85,13 @@ impl<'m> Speculation<'m> {
         let sequences = config.sequences();
         let most = lookup.or(config.num_assistant_tokens).unwrap_or(MOST_GUESSES);
         let most = if sequences > 1 { most.min((MOST_GUESSES_OF_ALL / sequences).max(1)) } else { most };
-        let (source, classes) = match assistant {
-            Some(model) => (Source::Assistant(Box::new(Assistant::new(core, model)?)), 1),
+        let (source, pace) = match assistant {
+            Some(model) => (Source::Assistant(Box::new(Assistant::new(core, model)?)), Pace::new([LIKELY])),
             None => {
                 let longest = config.max_matching_ngram_size.unwrap_or(LONGEST_ENDING);
-                (Source::Lookup { longest }, longest)
+                // The longer the ending that occurred before, the likelier is it that it goes on as it did.
+                let share = |length: usize| (0.15 * length as f64).min(LIKELY);
+                (Source::Lookup { longest }, Pace::new((1..=longest).map(share)))
             }
         };
         let report = SpeculationReport {
@@ -97,7 +99,7 @@ impl<'m> Speculation<'m> {
             accepted_by_position: vec![0; most],
             ..SpeculationReport::default()
         };
-        Ok(Some(Self { source, most, pace: Pace::new(classes), report }))
+        Ok(Some(Self { source, most, pace, report }))
     }
 
     /// Rows that a forward pass over so many sequences may have.

@@ -25,6 +25,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -35,6 +36,7 @@ use tokenizers::{
 
 use self::bytes::{MAX_VOCABULARY, TokenBytes};
 use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, byte_level, kind, refuse_unless};
+use crate::process::structure::Vocabulary;
 
 /// The longest file that is read: tokenizers of a quarter million tokens have half of that.
 const MAX_FILE: usize = 1 << 26;
@@ -73,6 +75,8 @@ pub struct Tokenizer {
     special: Vec<u32>,
     /// Rows of the model's `wte`, where that is more than the vocabulary.
     padded: usize,
+    /// The trie of the tokens, as soon as a text is to have a structure.
+    vocabulary: OnceLock<Arc<Vocabulary>>,
 }
 
 /// What a special token's text, such as `<|endoftext|>`, becomes when it occurs in a text to encode.
@@ -207,7 +211,17 @@ impl Tokenizer {
             ids.iter().zip(&tokens).filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         special.sort_unstable();
         special.dedup();
-        Ok(Self { model, pre_tokenizer, post_processor, added, ordinary, bytes, special, padded: 0 })
+        Ok(Self {
+            model,
+            pre_tokenizer,
+            post_processor,
+            added,
+            ordinary,
+            bytes,
+            special,
+            padded: 0,
+            vocabulary: OnceLock::new(),
+        })
     }
 
     /// Accepts every id below `model_vocabulary`, the number of rows of the model's `wte`.
@@ -339,6 +353,11 @@ impl Tokenizer {
     /// Says whether an id is a special token's.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.binary_search(&id).is_ok()
+    }
+
+    /// The trie of the tokens, which is made once.
+    pub(crate) fn vocabulary(&self) -> Arc<Vocabulary> {
+        self.vocabulary.get_or_init(|| Arc::new(Vocabulary::new(self))).clone()
     }
 
     /// Makes the error for an id that has no token.

@@ -17,6 +17,7 @@ use super::{FinishReason, GenerateError, GeneratedToken, Generation, heal};
 use crate::cache::KvCache;
 use crate::model::{Model, Step, Want};
 use crate::predict::PREFILL_CHUNK;
+use crate::process::structure::Grammar;
 use crate::workspace::Workspace;
 
 /// A batch that requests join and leave at any time.
@@ -275,7 +276,7 @@ impl<'m> Batch<'m> {
         for running in running.iter_mut() {
             let Running { request, texts, way, ready, error } = running;
             while let Some(token) = ready.pop_front() {
-                match texts.take(token) {
+                match texts.take(token, way.grammar()) {
                     Ok((delta, stopped)) => {
                         if stopped {
                             way.stop(delta.token.sequence);
@@ -373,6 +374,13 @@ impl Way<'_> {
         match self {
             Way::Alone(generation) => generation.over(),
             Way::Shared(shared) => matches!(&shared.progress, Progress::Decoding(plain) if plain.finished()),
+        }
+    }
+
+    fn grammar(&self) -> Option<&Grammar> {
+        match self {
+            Way::Alone(generation) => generation.core.chain.grammar(),
+            Way::Shared(shared) => shared.core.chain.grammar(),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::GenerateError;
 use super::config::{ForcedWords, GenerationConfig, SamplerName};
 use super::details::Recording;
+use crate::process::structure::{Grammar, Structure};
 use crate::process::{
     Context, Dry, DynamicTemperature, EncoderRepetitionPenalty, EpsilonCutoff, EtaCutoff,
     ExponentialDecayLengthPenalty, ForcedTokens, FrequencyPenalty, HammingDiversity, MinLength, MinP,
@@ -30,6 +31,8 @@ use crate::tokenizer::Tokenizer;
 pub struct Chain {
     /// Ascending.
     steps: Vec<(Place, Box<dyn Processor>)>,
+    /// What the texts are to match.
+    grammar: Option<Grammar>,
 }
 
 /// What processors need to know besides their settings.
@@ -61,6 +64,7 @@ pub(super) enum Place {
     MinLength,
     MinNewTokens,
     PrefixAllowedTokens,
+    StructuredOutputs,
     ForcedBos,
     ForcedEos,
     RemoveInvalidValues,
@@ -96,12 +100,13 @@ impl Chain {
     /// Panics if the configuration does not pass its check.
     pub fn new(config: &GenerationConfig, setup: &Setup<'_>) -> Result<Self, GenerateError> {
         check_tokens(config, setup.vocabulary)?;
-        let mut chain = Self { steps: Vec::new() };
+        let mut chain = Self { steps: Vec::new(), grammar: None };
         let eos: Vec<u32> =
             setup.eos_token_ids.iter().copied().filter(|&id| (id as usize) < setup.vocabulary).collect();
         chain.add_penalties(config);
         chain.add_dry(config, setup.tokenizer)?;
         chain.add_constraints(config, &eos, setup.total_tokens);
+        chain.add_structure(config, setup, &eos)?;
         if config.samples() {
             // With several beams there must be something to go on with beside every end; as in transformers, one end
             // is allowed for where there is none.
@@ -215,6 +220,29 @@ impl Chain {
             let suppress = SuppressTokens::at_begin(ids.clone(), forced);
             self.add(Place::BeginSuppressTokens, Box::new(suppress));
         }
+    }
+
+    /// What the text must match.
+    fn add_structure(
+        &mut self,
+        config: &GenerationConfig,
+        setup: &Setup<'_>,
+        eos: &[u32],
+    ) -> Result<(), GenerateError> {
+        let Some(outputs) = &config.structured_outputs else { return Ok(()) };
+        let tokenizer = setup.tokenizer.ok_or(GenerateError::NoTokenizer("structured_outputs"))?;
+        let wrong = |message| GenerateError::Structure { kind: outputs.name(), message };
+        let grammar = Grammar::new(outputs, tokenizer.vocabulary()).map_err(wrong)?;
+        let structure = Structure::new(&grammar, eos, setup.vocabulary);
+        let structure = structure.map_err(|error| wrong(format!("cannot start a thread: {error}")))?;
+        self.add(Place::StructuredOutputs, Box::new(structure));
+        self.grammar = Some(grammar);
+        Ok(())
+    }
+
+    /// What the texts are to match.
+    pub(super) fn grammar(&self) -> Option<&Grammar> {
+        self.grammar.as_ref()
     }
 
     /// What draws are restricted by; each keeps at least so many tokens.
@@ -333,6 +361,11 @@ impl Chain {
         for (_, processor) in &mut self.steps {
             processor.chosen(context, scores, token);
         }
+    }
+
+    /// Whether a text ends with its last token, though that is no end token.
+    pub(super) fn ended(&mut self, context: &Context<'_>) -> bool {
+        self.steps.iter_mut().any(|(_, processor)| processor.ended(context))
     }
 }
 

@@ -169,6 +169,7 @@ impl GenerationConfig {
             let expected = "at most 256 with `penalty_alpha`, for all candidates are held in memory at once";
             return Err(GenerateError::setting("top_k", expected, top_k));
         }
+        let structured = self.structured_outputs.is_some();
         let contradictions = [
             (groups > 1 && self.samples(), "num_beam_groups", "do_sample"),
             (self.force_words_ids.is_some() && self.samples(), "force_words_ids", "do_sample"),
@@ -182,6 +183,18 @@ impl GenerationConfig {
             (self.contrasts() && self.overflow == Some(Overflow::Slide), "overflow", "penalty_alpha"),
             (self.guides() && self.dola_layers.is_some(), "dola_layers", "guidance_scale"),
             (self.guides() && self.overflow == Some(Overflow::Slide), "overflow", "guidance_scale"),
+            (structured && self.beams() > 1, "structured_outputs", "num_beams"),
+            (structured && self.contrasts(), "structured_outputs", "penalty_alpha"),
+            // Its threshold for what is likely enough would rule out what the structure leaves, ends above all.
+            (structured && self.dola_layers.is_some(), "structured_outputs", "dola_layers"),
+            // These let in tokens whatever the structure says.
+            (structured && self.forced_bos_token_id.is_some(), "structured_outputs", "forced_bos_token_id"),
+            (structured && self.forced_eos_token_id.is_some(), "structured_outputs", "forced_eos_token_id"),
+            (
+                structured && self.remove_invalid_values == Some(true),
+                "structured_outputs",
+                "remove_invalid_values",
+            ),
         ];
         match contradictions.into_iter().find(|&(wrong, ..)| wrong) {
             Some((_, one, other)) => Err(GenerateError::Contradiction(one, other)),

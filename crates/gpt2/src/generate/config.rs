@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::GenerateError;
+use super::{GenerateError, StructuredOutputs};
 use crate::config::ConfigError;
 
 /// How to generate: the names, meanings and defaults of transformers' `GenerationConfig`.
@@ -125,6 +125,8 @@ pub struct GenerationConfig {
     pub remove_invalid_values: Option<bool>,
     /// Whether processed scores are made log-probabilities again. Default: no.
     pub renormalize_logits: Option<bool>,
+    /// What the text must match: a JSON schema, a regular expression, a grammar.
+    pub structured_outputs: Option<StructuredOutputs>,
     /// A pattern in the choice of tokens by which the text can be recognised.
     pub watermarking_config: Option<Watermarking>,
 
@@ -379,6 +381,7 @@ impl GenerationConfig {
         };
         fields.retain(|_, value| !value.is_null());
         fields.extend(self.other.clone());
+        fields.sort_keys();
         format!("{:#}", Value::Object(fields))
     }
 
@@ -438,6 +441,7 @@ impl GenerationConfig {
                 .or(base.exponential_decay_length_penalty),
             remove_invalid_values: self.remove_invalid_values.or(base.remove_invalid_values),
             renormalize_logits: self.renormalize_logits.or(base.renormalize_logits),
+            structured_outputs: self.structured_outputs.or(base.structured_outputs),
             watermarking_config: self.watermarking_config.or(base.watermarking_config),
             frequency_penalty: self.frequency_penalty.or(base.frequency_penalty),
             presence_penalty: self.presence_penalty.or(base.presence_penalty),

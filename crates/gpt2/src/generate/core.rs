@@ -11,6 +11,7 @@ use crate::cache::{KvCache, PrefixCache};
 use crate::model::{Model, StepError};
 use crate::predict::{PREFILL_CHUNK, normaliser, prefill, prefill_probed};
 use crate::probe::Probe;
+use crate::process::structure::Grammar;
 use crate::process::{Context, PrefixAllowedTokens, Scores};
 use crate::sample::Draw;
 use crate::tokenizer::Tokenizer;
@@ -218,7 +219,12 @@ impl<'m> Core<'m> {
             }
         }
         process(chain, &Context { tokens, prompt: prompt.len(), sequence, others: &[] }, scores, recording);
-        Ok(normaliser)
+        match (chain.grammar().and_then(Grammar::failure), &config.structured_outputs) {
+            (Some(failure), Some(outputs)) => {
+                Err(GenerateError::Structure { kind: outputs.name(), message: failure.to_owned() })
+            }
+            _ => Ok(normaliser),
+        }
     }
 
     /// The same for log-probabilities, which are what the processors of beams change. `others` are the tokens that
@@ -254,6 +260,7 @@ impl<'m> Core<'m> {
             Some(FinishReason::Eos)
         } else if self.criteria.iter_mut().any(|ends| ends(&context))
             || self.stop.as_ref().is_some_and(|stop| stop.ends(&tokens[self.prompt.len()..]))
+            || self.chain.ended(&context)
         {
             Some(FinishReason::Stop)
         } else if tokens.len() >= self.limit.tokens {

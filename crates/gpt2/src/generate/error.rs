@@ -67,6 +67,14 @@ pub enum GenerateError {
     /// A setting is a text, or asks for one, and there is no tokenizer to read it with.
     #[error("`{0}` needs a tokenizer")]
     NoTokenizer(&'static str),
+    /// `structured_outputs` cannot be used, or a text could not be followed.
+    #[error("`structured_outputs` (`{kind}`): {message}")]
+    Structure {
+        /// Which of its fields it is about.
+        kind: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// The processors have ruled out every token.
     #[error("no token is left to choose from at position {position}: the settings rule out all of them")]
     NoTokenLeft {

@@ -27,6 +27,7 @@ mod plain;
 mod repetition;
 mod request;
 mod speculation;
+mod structured;
 mod text;
 
 use std::collections::VecDeque;
@@ -46,6 +47,7 @@ pub use error::GenerateError;
 pub use repetition::Repetition;
 pub use request::Generate;
 pub use speculation::SpeculationReport;
+pub use structured::StructuredOutputs;
 pub use text::{Completion, TextDelta, TextGeneration};
 
 use self::beams::Beams;
@@ -216,6 +218,13 @@ impl<'m> Generation<'m> {
             Mode::Plain(plain) => plain.speculation(),
             Mode::Beams(_) | Mode::Groups(_) | Mode::Contrastive(_) => None,
         }
+    }
+
+    /// Whether tokens behind the prompt are, as they stand, a whole text of the structure that was asked for; None without
+    /// one. An end token is no part of it.
+    #[must_use]
+    pub fn complete(&self, tokens: &[u32]) -> Option<bool> {
+        Some(self.core.chain.grammar()?.accepts(tokens))
     }
 
     /// Ends a sequence: it yields no further token.

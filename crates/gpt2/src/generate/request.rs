@@ -3,7 +3,7 @@
 use super::config::GenerationConfig;
 use super::details::DetailsRequest;
 use super::text::{Completion, TextGeneration};
-use super::{GenerateError, Generation};
+use super::{GenerateError, Generation, StructuredOutputs};
 use crate::cache::PrefixCache;
 use crate::model::Model;
 use crate::process::{Allowed, Context, Processor};
@@ -121,6 +121,22 @@ impl<'m> Generate<'m> {
     /// Texts to return.
     pub fn num_return_sequences(self, sequences: usize) -> Self {
         self.with(|config| config.num_return_sequences = Some(sequences))
+    }
+
+    /// What the continuation must match; it takes a tokenizer. [`Completion::complete`] says whether it does.
+    ///
+    /// ```
+    /// # use gpt2::{generate::StructuredOutputs, model::Formats, pretrained::Pretrained};
+    /// # use gpt2_kernels::{Cpu, Kernels};
+    /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/demo");
+    /// # let gpt2 = Pretrained::from_directory(folder, Cpu::new(Kernels::detect(), 2), Formats::default())?;
+    /// let date = StructuredOutputs::Regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}".to_owned());
+    /// let text = gpt2.generate("It was on the")?.structured_outputs(date).run()?.remove(0);
+    /// assert_eq!((text.text.len(), text.complete), (10, Some(true)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn structured_outputs(self, outputs: StructuredOutputs) -> Self {
+        self.with(|config| config.structured_outputs = Some(outputs))
     }
 
     /// The key of the noise that draws tokens.

@@ -1,5 +1,6 @@
 //! Generated tokens as text: pieces that never break a character, and stop strings.
 
+use crate::process::structure::Grammar;
 use crate::stream::TextStream;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -29,6 +30,9 @@ pub struct Completion {
     pub details: Vec<Details>,
     /// Why it ended; `None` while it goes on.
     pub finish: Option<FinishReason>,
+    /// Whether the text, as it stands, matches the [structure](super::StructuredOutputs) that was asked for; `None` without
+    /// one, and while the text goes on.
+    pub complete: Option<bool>,
     /// The loop that the tokens, but for the end token, run into; `None` while the text goes on.
     pub repetition: Option<Repetition>,
 }
@@ -59,8 +63,12 @@ impl<'m> Texts<'m> {
         self.completions
     }
 
-    /// Reads a token; says whether a stop string ends its sequence.
-    pub(super) fn take(&mut self, mut token: GeneratedToken) -> Result<(TextDelta, bool), TokenizerError> {
+    /// Reads a token; says whether a stop string ends its sequence. The grammar is that of the structure asked for.
+    pub(super) fn take(
+        &mut self,
+        mut token: GeneratedToken,
+        grammar: Option<&Grammar>,
+    ) -> Result<(TextDelta, bool), TokenizerError> {
         let (mut text, mut stopped) = (String::new(), false);
         if let Some(stream) = self.streams.get_mut(token.sequence) {
             // The end token is no text, whatever it spells.
@@ -84,6 +92,11 @@ impl<'m> Texts<'m> {
         if let Some(reason) = token.finish {
             let end = completion.tokens.len() - usize::from(reason == FinishReason::Eos);
             completion.repetition = Repetition::find(&completion.tokens[..end]);
+            completion.complete = grammar.map(|grammar| match stopped {
+                // The text is not that of the tokens then.
+                true => grammar.accepts_text(&completion.text),
+                false => grammar.accepts(&completion.tokens[..end]),
+            });
         }
         Ok((TextDelta { token, text }, stopped))
     }
@@ -123,7 +136,7 @@ impl<'m> TextGeneration<'m> {
     }
 
     fn take(&mut self, token: GeneratedToken) -> Result<TextDelta, TokenizerError> {
-        let (delta, stopped) = self.texts.take(token)?;
+        let (delta, stopped) = self.texts.take(token, self.generation.core.chain.grammar())?;
         if stopped {
             self.generation.stop(delta.token.sequence, FinishReason::Stop);
         }

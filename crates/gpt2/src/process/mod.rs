@@ -16,6 +16,7 @@ mod ngram;
 mod normalize;
 mod penalty;
 mod scores;
+pub(crate) mod structure;
 mod suppress;
 mod temperature;
 mod top_h;
@@ -75,6 +76,12 @@ pub trait Processor: Send {
     /// Learns which token was chosen from the scores that the chain left behind.
     fn chosen(&mut self, context: &Context<'_>, scores: &Scores, token: u32) {
         let _ = (context, scores, token);
+    }
+
+    /// Whether a text ends with its last token, though that is no end token; it is asked after every token.
+    fn ended(&mut self, context: &Context<'_>) -> bool {
+        let _ = context;
+        false
     }
 }
 

@@ -140,6 +140,29 @@ impl Scores {
         }
     }
 
+    /// Rules out all tokens but these, ascending, which are in the vocabulary.
+    pub(super) fn keep_ids(&mut self, ids: &[u32]) {
+        if self.few {
+            self.left.retain(|id| ids.binary_search(id).is_ok());
+            return;
+        }
+        self.settle();
+        let Self { values, left, few, .. } = self;
+        left.clear();
+        left.extend(ids.iter().filter(|&&id| values[id as usize] > f32::NEG_INFINITY));
+        *few = true;
+    }
+
+    /// Rules out these tokens, ascending, which are in the vocabulary.
+    pub(super) fn rule_out(&mut self, ids: &[u32]) {
+        if self.few {
+            self.left.retain(|id| ids.binary_search(id).is_err());
+        } else {
+            self.settle();
+            ids.iter().for_each(|&id| self.values[id as usize] = f32::NEG_INFINITY);
+        }
+    }
+
     /// Replaces the score of every token that is left.
     pub fn map(&mut self, mut f: impl FnMut(u32, f32) -> f32) {
         self.settle();

@@ -4,6 +4,7 @@ mod batch;
 mod output;
 mod settings;
 mod speculation;
+mod structure;
 mod trace;
 
 use std::fs::File;
@@ -82,8 +83,10 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     }
     let prompt = if *print_config { String::new() } else { arguments.prompt.read()? };
     let files = ModelFiles::find(options, terminal)?;
-    let given = settings.given();
+    let structured_outputs = settings.structure()?;
+    let given = GenerationConfig { structured_outputs, ..settings.given() };
     let mut config = settings.config(arguments.files.read()?.or(files.generation_config()?));
+    config.structured_outputs = given.structured_outputs.clone().or(config.structured_outputs);
     config.check().map_err(|error| blame(error, &given))?;
     settings.speculation.check(&config)?;
     if *print_config {
@@ -163,6 +166,9 @@ impl Files {
 fn blame(error: GenerateError, given: &GenerationConfig) -> Failure {
     match error {
         GenerateError::Setting { setting, .. } if sets(given, setting) => Failure::usage(error.to_string()),
+        GenerateError::Structure { kind, ref message } if sets(given, "structured_outputs") => {
+            Failure::usage(format!("`{}` cannot be used: {message}", structure::flag(kind)))
+        }
         GenerateError::Setting { .. } => Failure::new(error).hint(
             "it comes from the model's `generation_config.json` or the file that was named; the flag of this name goes \
              before it",

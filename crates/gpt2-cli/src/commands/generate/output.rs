@@ -11,7 +11,7 @@ use gpt2::score::TokenDetails;
 use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
-use super::trace;
+use super::{structure, trace};
 use crate::failure::Failure;
 use crate::model::Loaded;
 use crate::terminal::{DIM, Terminal};
@@ -37,7 +37,8 @@ pub(super) fn json(
             shown += 1;
         }
     }
-    Ok(())
+    terminal.output.flush()?;
+    structure::check(texts.completions(), texts.generation().config().structured_outputs.as_ref())
 }
 
 /// What one token adds, as JSON.
@@ -102,7 +103,7 @@ pub(super) fn text(
         trace::tokens(completion, tokenizer, terminal)?;
     }
     terminal.remark(&summary(&texts));
-    Ok(())
+    structure::check(texts.completions(), texts.generation().config().structured_outputs.as_ref())
 }
 
 /// One line on what happened, with all it takes to have it again.
@@ -112,7 +113,7 @@ fn summary(texts: &TextGeneration<'_>) -> String {
     let speed = speed(tokens, completions.len(), texts.generation().timing().decode)
         .map_or_else(String::new, |speed| format!(" · {speed:.1} tokens/s"));
     let mut reasons: Vec<&str> = Vec::new();
-    for reason in completions.iter().map(|completion| reason(completion.finish)) {
+    for reason in completions.iter().map(reason) {
         if !reasons.contains(&reason) {
             reasons.push(reason);
         }
@@ -142,8 +143,9 @@ fn speed(tokens: usize, sequences: usize, decode: Duration) -> Option<f64> {
     (decoded > 0 && !decode.is_zero()).then(|| decoded as f64 / decode.as_secs_f64())
 }
 
-fn reason(finish: Option<FinishReason>) -> &'static str {
-    match finish {
+fn reason(completion: &Completion) -> &'static str {
+    match completion.finish {
+        Some(FinishReason::Stop) if completion.complete == Some(true) => "complete",
         Some(FinishReason::Eos) => "end of text",
         Some(FinishReason::Length) => "length reached",
         Some(FinishReason::Stop) => "stop string",
@@ -163,6 +165,9 @@ pub(super) struct Record<'a> {
     tokens: &'a [u32],
     logprobs: &'a [f32],
     finish_reason: Option<FinishReason>,
+    /// Whether the text matches the structure that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<bool>,
     /// The loop that the text ends in.
     #[serde(skip_serializing_if = "Option::is_none")]
     repetition: Option<Repetition>,
@@ -217,6 +222,7 @@ impl<'a> Record<'a> {
             tokens: &completion.tokens,
             logprobs: &completion.logprobs,
             finish_reason: completion.finish,
+            complete: completion.complete,
             repetition: completion.repetition,
             sequence_score: None,
             transition_scores: Some(&completion.scores),

@@ -6,12 +6,14 @@ use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
 use gpt2::generate::{
     DolaHalf, DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, Overflow, Rng, SamplerName,
-    Watermarking,
+    StructuredOutputs, Watermarking,
 };
 use gpt2::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 
 use super::speculation::Speculation;
+use super::structure::Structure;
 use crate::arguments::{at_most, count, not_negative, positive, seed, share, token_id};
+use crate::failure::Failure;
 
 /// What is to be generated, but for the prompt.
 #[derive(clap::Args, Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Settings {
     draw: Draw,
     #[command(flatten)]
     penalties: Penalties,
+    #[command(flatten)]
+    structure: Structure,
     #[command(flatten)]
     constraints: Constraints,
     #[command(flatten)]
@@ -285,9 +289,9 @@ type Ids = Box<[u32]>;
 type Samplers = Box<[SamplerName]>;
 
 impl Settings {
-    /// What the flags set, as far as that can be said without a tokenizer.
+    /// What the flags set, as far as that can be said without a tokenizer and without files.
     pub(super) fn given(&self) -> GenerationConfig {
-        let Self { length, mode, draw, penalties, constraints, end, speculation } = self;
+        let Self { length, mode, draw, penalties, constraints, end, speculation, .. } = self;
         let given = |flag: bool| flag.then_some(true);
         GenerationConfig {
             max_length: length.max_length,
@@ -359,11 +363,17 @@ impl Settings {
             remove_invalid_values: given(constraints.remove_invalid_values),
             renormalize_logits: given(constraints.renormalize_logits),
             watermarking_config: constraints.watermarking_config,
+            structured_outputs: None,
             stop_strings: some(&end.stop),
             include_stop_str_in_output: given(end.include_stop_str_in_output),
             eos_token_id: if end.ignore_eos { Some(Vec::new()) } else { end.eos_token_id.clone() },
             ..speculation.given()
         }
+    }
+
+    /// What the continuation must match, which files may have to be read for.
+    pub(super) fn structure(&self) -> Result<Option<StructuredOutputs>, Failure> {
+        self.structure.read()
     }
 
     /// Whether the flags ask for sampling: those that say so, and those that mean nothing with or without it.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use self::journal::Journal;
 use self::lines::Line;
 use super::output::Record;
-use super::{Arguments, blame, trace};
+use super::{Arguments, blame, structure, trace};
 use crate::arguments::{Options, at_most};
 use crate::failure::Failure;
 use crate::memory;
@@ -105,6 +105,7 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let lines = batch.lines()?;
     let files = ModelFiles::find(options, terminal)?;
     let mut base = settings.config(arguments.files.read()?.or(files.generation_config()?));
+    base.structured_outputs = settings.structure()?.or(base.structured_outputs);
     let interrupted = match batch.output.as_deref().filter(|_| batch.resume) {
         Some(path) => Journal::interrupted(path)?,
         None => None,
@@ -141,12 +142,13 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     for Job { config, .. } in &mut jobs {
         settings.add_words(config, &loaded.tokenizer)?;
     }
-    let failed = Run { arguments, loaded: &loaded, jobs: &jobs, slots }.generate(&mut journal, terminal)?;
+    let (failed, cut) =
+        Run { arguments, loaded: &loaded, jobs: &jobs, slots }.generate(&mut journal, terminal)?;
     if let Some(journal) = journal {
         journal.finish()?;
     }
     match failed {
-        0 => Ok(()),
+        0 => structure::check_count(cut),
         failed => Err(Failure::new(format!("{failed} of {} prompts could not be continued", jobs.len()))),
     }
 }
@@ -244,8 +246,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Generates what is not there yet; returns the number of prompts that failed.
-    fn generate(&self, journal: &mut Option<Journal>, terminal: &mut Terminal) -> Result<usize, Failure> {
+    /// Generates what is not there yet; returns the number of prompts that failed, and of texts that
+    /// were cut off before they had the structure that was asked for.
+    fn generate(
+        &self,
+        journal: &mut Option<Journal>,
+        terminal: &mut Terminal,
+    ) -> Result<(usize, usize), Failure> {
         let Self { arguments, loaded, jobs, slots } = *self;
         let begin = Instant::now();
         let there = |index: &usize| journal.as_ref().is_some_and(|journal| journal.done.contains(index));
@@ -256,7 +263,7 @@ impl Run<'_> {
         let mut batch = Batch::new(&loaded.model, slots);
         let mut progress = terminal.progress("generating", Unit::Prompts);
         let (mut pushed, mut held, mut next) = (0, BTreeMap::new(), 0);
-        let (mut tokens, mut failed) = (0, 0);
+        let (mut tokens, mut failed, mut cut) = (0, 0, 0);
         loop {
             // A few more than there are places: the next one must be there when a place is free.
             while pushed < todo.len() && batch.unfinished() < 2 * slots {
@@ -270,6 +277,7 @@ impl Run<'_> {
             };
             let result = result.map_err(|error| error.to_string());
             failed += usize::from(result.is_err());
+            cut += result.iter().flatten().filter(|completion| completion.complete == Some(false)).count();
             let place = if arguments.batch.unordered { next } else { request };
             held.insert(place, (todo[request], Done { prompt_tokens, scores, result }));
             while let Some((index, done)) = held.remove(&next) {
@@ -289,7 +297,7 @@ impl Run<'_> {
             reused => format!(" · {reused} tokens of prompts reused"),
         };
         terminal.remark(&format!("{prompts}{} prompts · {tokens} tokens{speed}{reused}", todo.len()));
-        Ok(failed)
+        Ok((failed, cut))
     }
 
     fn request(&self, Job { line, config }: &Job) -> Result<Generate<'_>, Failure> {

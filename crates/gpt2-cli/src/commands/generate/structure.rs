@@ -1,0 +1,114 @@
+//! The flags that say what a continuation must match, and what is said when it does not.
+
+use std::fs::File;
+
+use clap::builder::NonEmptyStringValueParser;
+use gpt2::generate::{Completion, FinishReason, StructuredOutputs};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::prompt::read_text;
+
+/// What the continuation, without the prompt, must match.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Structured output")]
+#[group(multiple = false)]
+pub(super) struct Structure {
+    /// JSON that meets this JSON schema: the schema itself (`{...}`), or a file
+    #[arg(long, value_name = "SCHEMA|FILE")]
+    json_schema: Option<String>,
+    /// Any JSON object
+    #[arg(long)]
+    json_object: bool,
+    /// A text that matches this regular expression as a whole
+    #[arg(long, value_name = "RE", allow_hyphen_values = true)]
+    regex: Option<String>,
+    /// This text, or one of several if it is repeated
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    choice: Vec<String>,
+    /// A text of this grammar, Lark or GBNF: the grammar itself (`start: ...`, `root ::= ...`), or a file
+    #[arg(long, value_name = "GRAMMAR|FILE")]
+    grammar: Option<String>,
+}
+
+impl Structure {
+    /// What the flags ask for, with the files that they name.
+    pub(super) fn read(&self) -> Result<Option<StructuredOutputs>, Failure> {
+        let Self { json_schema, json_object, regex, choice, grammar } = self;
+        Ok(if let Some(given) = json_schema {
+            Some(StructuredOutputs::Json(schema(given)?))
+        } else if *json_object {
+            Some(StructuredOutputs::JsonObject)
+        } else if let Some(regex) = regex {
+            Some(StructuredOutputs::Regex(regex.clone()))
+        } else if !choice.is_empty() {
+            Some(StructuredOutputs::Choice(choice.clone()))
+        } else if let Some(given) = grammar {
+            // A rule has a colon behind its name, in both flavours.
+            let inline = given.contains('\n') || given.contains("::=") || given.contains(": ");
+            Some(StructuredOutputs::Grammar(if inline { given.clone() } else { file(given)? }))
+        } else {
+            None
+        })
+    }
+}
+
+fn schema(given: &str) -> Result<Value, Failure> {
+    if given.trim_start().starts_with('{') || matches!(given.trim(), "true" | "false") {
+        let schema = serde_json::from_str(given);
+        schema.map_err(|error| Failure::usage(format!("the schema of `--json-schema` is no JSON: {error}")))
+    } else {
+        let schema = serde_json::from_str(&file(given)?);
+        schema.map_err(|error| Failure::caused(format!("cannot use `{given}`"), error))
+    }
+}
+
+fn file(path: &str) -> Result<String, Failure> {
+    let name = format!("`{path}`");
+    let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
+    read_text(&name, file)
+}
+
+/// The flag of a kind of structure.
+pub(super) fn flag(kind: &str) -> String {
+    format!("--{}", if kind == "json" { "json-schema".to_owned() } else { kind.replace('_', "-") })
+}
+
+/// Fails if texts of many prompts were cut off before they matched.
+pub(super) fn check_count(cut: usize) -> Result<(), Failure> {
+    let message = match cut {
+        0 => return Ok(()),
+        1 => "1 text was cut off before it matched".to_owned(),
+        cut => format!("{cut} texts were cut off before they matched"),
+    };
+    let hint = "in JSON they have `\"complete\": false`; raise `--max-new-tokens`, or `--max-length`";
+    Err(Failure::new(message).hint(hint))
+}
+
+/// Fails if a text was cut off before it matched.
+pub(super) fn check(completions: &[Completion], outputs: Option<&StructuredOutputs>) -> Result<(), Failure> {
+    let cut = completions.iter().enumerate().find(|(_, completion)| completion.complete == Some(false));
+    let (Some((index, cut)), Some(outputs)) = (cut, outputs) else { return Ok(()) };
+    let which = if completions.len() > 1 {
+        format!("text {} of {}", index + 1, completions.len())
+    } else {
+        "the text".to_owned()
+    };
+    let (tokens, name) = (cut.tokens.len(), outputs.name());
+    let plural = if tokens == 1 { "" } else { "s" };
+    let (end, hint) = match cut.finish {
+        Some(FinishReason::Length) => {
+            ("its length was reached", "raise `--max-new-tokens`, or `--max-length`")
+        }
+        Some(FinishReason::Context) => (
+            "the model's context was full",
+            "shorten the prompt, or let the text go on with `--overflow slide`",
+        ),
+        Some(FinishReason::Time) => ("its time was up", "raise `--max-time`"),
+        _ => ("a stop string came up", "leave out `--stop`"),
+    };
+    let message = format!(
+        "{which} was cut off after {tokens} token{plural}, for {end}: it does not match `{name}` yet"
+    );
+    Err(Failure::new(message).hint(hint))
+}

@@ -6,12 +6,13 @@
 All ways take turns, prompt by prompt, so that a slow minute of the machine hits everyone; a figure is tokens over the
 seconds of decoding of all prompts, a ratio is one to plain decoding in the same round, and both are medians over the
 rounds. A text that differs ends the run. `ordinary` are beginnings of tales; `repeating` are texts that go on as they
-began.
+began; `--prompts FILE` takes the prompts from the lines of a file instead.
 """
 import argparse
 import json
 import statistics
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 PROGRAM = Path(__file__).resolve().parents[2] / "target" / "release" / "gpt2"
@@ -51,6 +52,7 @@ REPEATING = [
     "\"Who will help me to sow the wheat?\" said the hen. \"Not I,\" said the duck. \"Not I,\" said the cat. \"Not I,\" said",
     "Row, row, row the boat, gently down the stream. Row, row, row the boat, gently down",
 ]
+TEXTS = {"ordinary": ORDINARY, "repeating": REPEATING}
 
 
 def main() -> None:
@@ -62,22 +64,38 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--new-tokens", type=int, default=512)
-    parser.add_argument("--settings", default="greedy,sampled", help=f"of {', '.join(SETTINGS)}")
-    parser.add_argument("--ways", default=",".join(WAYS), help="plain decoding is always one")
-    parser.add_argument("--texts", default="ordinary,repeating")
-    parser.add_argument("--prompts", type=int, default=len(ORDINARY), help="only so many of each kind of text")
+    parser.add_argument("--settings", type=names(SETTINGS), default="greedy,sampled", help=f"of {', '.join(SETTINGS)}")
+    parser.add_argument("--ways", type=names(WAYS), default=",".join(WAYS), help="plain decoding is always one")
+    parser.add_argument("--texts", type=names(TEXTS), default=",".join(TEXTS))
+    parser.add_argument("--prompts", metavar="FILE", type=Path, help="a prompt a line, instead of `--texts`")
+    parser.add_argument("--prompts-per-round", metavar="N", type=int, help="only the first N of each kind of text")
     parser.add_argument("--flags", default="", help="more flags for all ways but plain, such as `--num-assistant-tokens 4`")
     parser.add_argument("--json", metavar="OUT", help="where to append a line for every figure")
     arguments = parser.parse_args()
-    ways = {"plain": [], **{way: WAYS[way] for way in arguments.ways.split(",")}}
+    ways = {"plain": [], **{way: WAYS[way] for way in arguments.ways}}
     if arguments.assistant:
         ways["assistant"] = ["--assistant", arguments.assistant]
-    for texts in arguments.texts.split(","):
-        prompts = {"ordinary": ORDINARY, "repeating": REPEATING}[texts][:arguments.prompts]
-        for settings in arguments.settings.split(","):
+    kinds = {texts: TEXTS[texts] for texts in arguments.texts}
+    if arguments.prompts:
+        kinds = {"file": [line for line in arguments.prompts.read_text().splitlines() if line.strip()]}
+    for texts, prompts in kinds.items():
+        prompts = prompts[:arguments.prompts_per_round]
+        if not prompts:
+            raise SystemExit(f"no prompts to measure in `{arguments.prompts or texts}`")
+        for settings in arguments.settings:
             rounds = [measure(arguments, ways, prompts, SETTINGS[settings]) for _ in range(arguments.rounds)]
             for way in ways:
                 show(arguments, texts, settings, way, [(one[way], one["plain"]) for one in rounds])
+
+
+def names(known: dict) -> Callable[[str], list[str]]:
+    """The type of an option that lists some of these."""
+    def parse(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"found `{name}`, expected some of {', '.join(known)}")
+        return text.split(",")
+    return parse
 
 
 def measure(arguments: argparse.Namespace, ways: dict, prompts: list[str], settings: list[str]) -> dict:
@@ -88,18 +106,27 @@ def measure(arguments: argparse.Namespace, ways: dict, prompts: list[str], setti
         for way, flags in ways.items():
             more = arguments.flags.split() if way != "plain" else []
             command = [arguments.program, "--quiet", "--offline", "--model", arguments.model, "--dtype", arguments.dtype,
-                       "--threads", str(arguments.threads), "generate", prompt, "--json", "--ignore-eos",
-                       "--max-new-tokens", str(arguments.new_tokens), "--seed", str(index), *settings, *flags, *more]
-            record = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                       "--threads", str(arguments.threads), "generate", "--json", "--ignore-eos",
+                       "--max-new-tokens", str(arguments.new_tokens), "--seed", str(index), *settings, *flags, *more,
+                       "--", prompt]
+            record = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             texts[way] = record["tokens"]
             totals[way]["tokens"] += len(record["tokens"])
             totals[way]["seconds"] += record["timing"]["decode_s"]
             totals[way]["reports"] += [record["speculation"]] if "speculation" in record else []
         for way, tokens in texts.items():
-            if tokens != texts["plain"]:
-                place = next(i for i, pair in enumerate(zip(tokens, texts["plain"])) if pair[0] != pair[1])
+            place = difference(tokens, texts["plain"])
+            if place is not None:
                 raise SystemExit(f"{way} differs from plain decoding at token {place} behind {prompt!r}, seed {index}")
     return totals
+
+
+def difference(a: list[int], b: list[int]) -> int | None:
+    """The first place where two texts differ, if they do: the end of the shorter one if the other one goes on."""
+    for place, (one, other) in enumerate(zip(a, b)):
+        if one != other:
+            return place
+    return None if len(a) == len(b) else min(len(a), len(b))
 
 
 def show(arguments: argparse.Namespace, texts: str, settings: str, way: str, rounds: list[tuple[dict, dict]]) -> None:

@@ -97,7 +97,7 @@ fn encode(prompt: &str) -> Vec<u32> {
 #[test]
 fn a_draft_changes_no_bit_of_the_demo_model() {
     let int4 = demo(WeightFormat::Int4);
-    let mut compared = 0;
+    let (mut compared, mut drafts) = (0, (0, 0));
     for format in [WeightFormat::F32, WeightFormat::Bf16] {
         let model = demo(format);
         for (prompt, tokens) in PROMPTS.iter().zip([300, 260]) {
@@ -115,14 +115,16 @@ fn a_draft_changes_no_bit_of_the_demo_model() {
                     assert_eq!(report.accepted, report.accepted_by_position.iter().sum::<usize>());
                     assert_eq!(report.drafted, report.drafted_by_position.iter().sum::<usize>());
                     if let (Source::Assistant(_), None) = (source, config.mirostat) {
-                        assert!(2 * report.accepted > report.drafted, "{report:?}");
-                        assert!(report.passes * drafted.len() < chosen, "{report:?}");
+                        // How many are tried is a matter of time; of many, most are right.
+                        drafts = (drafts.0 + report.drafted, drafts.1 + report.accepted);
+                        assert!(report.drafted > 0 && report.passes * drafted.len() < chosen, "{report:?}");
                     }
                 }
             }
         }
     }
     assert!(compared >= 17_000, "{compared}");
+    assert!(2 * drafts.1 > drafts.0, "{} of {} were right", drafts.1, drafts.0);
 }
 
 #[test]

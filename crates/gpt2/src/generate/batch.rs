@@ -27,6 +27,9 @@ use crate::workspace::Workspace;
 /// layers and guidance go through the model by themselves, a token in turn. No tokens are guessed: what the guesses of one
 /// sequence would save, the others use.
 ///
+/// A caller's own step, allowed-tokens function or criterion must not use the model: it runs as a task of the model's
+/// pool, which would wait for itself.
+///
 /// It is an iterator of what happens, which ends when nothing is left to do, and goes on when there is something again.
 ///
 /// ```
@@ -115,7 +118,8 @@ enum Progress<'m> {
 impl<'m> Batch<'m> {
     /// Makes an empty batch in which up to `slots` sequences go through the model together.
     ///
-    /// It needs what [`MemoryNeed::batch`](crate::memory::MemoryNeed::batch) says. A request for more sequences than that
+    /// It needs what [`MemoryNeed::batch`](crate::memory::MemoryNeed::batch) says, and a workspace and caches for each
+    /// request that goes by itself. A request for more sequences than that
     /// waits until it has the batch for itself.
     ///
     /// # Panics

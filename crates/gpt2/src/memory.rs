@@ -71,9 +71,10 @@ impl MemoryNeed {
     /// Computes what a [`Batch`](crate::generate::Batch) with so many slots needs at most, as long as no request is for more
     /// sequences than that:
     ///
-    /// `weights + passes over 512 tokens + slots × (4 rows of logits and scores + ⌈n_positions / 64⌉ blocks of the cache)`
+    /// `weights + 2 passes over 512 tokens + slots × (4 rows of logits and scores + ⌈n_positions / 64⌉ blocks of the cache)`
     ///
-    /// Texts that are shorter than the context need as many blocks as they have 64 positions.
+    /// The second pass is that of a request that shares none. Texts that are shorter than the context need as many blocks as
+    /// they have 64 positions.
     #[must_use]
     pub fn batch(config: &Config, formats: Formats, slots: usize) -> Self {
         let need = Self::new(config, formats, PREFILL_CHUNK.max(slots));
@@ -81,7 +82,7 @@ impl MemoryNeed {
         // Logits, scores, which of them are left, and what processors sort.
         let rows = row.saturating_mul(4).saturating_mul(slots as u64);
         Self {
-            workspace: need.workspace.saturating_add(rows),
+            workspace: need.workspace.saturating_mul(2).saturating_add(rows),
             cache: need.cache.saturating_mul(slots as u64),
             ..need
         }

@@ -11,6 +11,8 @@ use gpt2::generate::{
 };
 use gpt2::memory::MemoryNeed;
 use gpt2::model::{Formats, Model};
+use gpt2::predict::next_tokens;
+use gpt2::process::Context;
 use gpt2::tokenizer::{SpecialTokens, Tokenizer};
 use gpt2_kernels::{Cpu, Kernels, WeightFormat};
 
@@ -190,6 +192,97 @@ fn a_text_slides_in_a_batch_as_alone() {
         }
     }
     assert_eq!(finished, 8);
+}
+
+#[test]
+fn what_is_the_callers_may_use_the_model_in_a_batch_too() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/head-24");
+    let model = load(&folder, WeightFormat::F32, 2);
+    let make = |index: u32| {
+        let likeliest = |tokens: &[u32]| next_tokens(&model, tokens, 1).expect("a text")[0].id;
+        // It ends before the token that the model has as the likeliest one is below a bound.
+        model
+            .generate(&[index, 5, 7])
+            .do_sample(true)
+            .max_new_tokens(20)
+            .stopping_criterion(move |context| likeliest(context.tokens) < 12 * index)
+    };
+    let mut batch = Batch::new(&model, 3);
+    (0..6).for_each(|index| _ = batch.push(make(index)));
+    let mut lengths = Vec::new();
+    for event in batch {
+        if let BatchEvent::Finished { request, result, .. } = event {
+            let alone: Vec<u32> = make(request as u32)
+                .tokens()
+                .expect("settings")
+                .map(|token| token.expect("a token").id)
+                .collect();
+            let tokens = result.expect("texts").remove(0).tokens;
+            assert_eq!(tokens, alone);
+            lengths.push(tokens.len());
+        }
+    }
+    assert_eq!(lengths.len(), 6);
+    assert!(lengths.contains(&20) && lengths.iter().any(|&length| length < 20), "{lengths:?}");
+}
+
+#[test]
+fn the_place_of_a_sequence_that_has_ended_is_the_next_ones_at_once() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/head-24");
+    let model = load(&folder, WeightFormat::F32, 2);
+    let endless = || {
+        let request = model.generate(&[1, 2, 3]).do_sample(true).max_new_tokens(20);
+        request.with(|config| config.eos_token_id = Some(Vec::new()))
+    };
+    let mut batch = Batch::new(&model, 4);
+    // Of four sequences, the first three end with their second token.
+    let ends = |context: &Context<'_>| context.sequence < 3 && context.generated() >= 2;
+    batch.push(endless().num_return_sequences(4).stopping_criterion(ends));
+    batch.push(endless());
+    batch.push(endless().num_return_sequences(2));
+    batch.push(endless());
+    let mut chosen = vec![0; 4];
+    let mut began = vec![None; 4];
+    for event in batch {
+        if let BatchEvent::Token { request, .. } = event {
+            if began[request].is_none() {
+                began[request] = Some(chosen.clone());
+            }
+            chosen[request] += 1;
+        }
+    }
+    assert_eq!(chosen, [3 * 2 + 20, 20, 40, 20]);
+    // Two requests take the three places in the very next step; the last one waits for another place.
+    assert_eq!(began[1], Some(vec![4 * 2 + 1, 0, 0, 0]));
+    assert_eq!(began[2], Some(vec![4 * 2 + 1, 1, 0, 0]));
+    assert_eq!(began[3], Some(vec![3 * 2 + 20, 19, 38, 0]));
+}
+
+#[test]
+fn searches_take_turns_and_keep_nobody_else_waiting() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/golden/head-24");
+    let model = load(&folder, WeightFormat::F32, 2);
+    let plain = || model.generate(&[1, 2, 3]).max_new_tokens(8);
+    let guided = || plain().with(|config| config.guidance_scale = Some(1.5));
+    let mut batch = Batch::new(&model, 32);
+    for request in [guided(), guided(), plain(), guided()] {
+        batch.push(request);
+    }
+    let mut events = Vec::new();
+    for event in batch.by_ref() {
+        events.push(match event {
+            BatchEvent::Token { request, .. } => (request, false),
+            BatchEvent::Finished { request, .. } => (request, true),
+            other => panic!("{other:?}"),
+        });
+    }
+    let at = |event| events.iter().position(|&other| other == event).expect("it happened");
+    assert!(at((0, true)) < at((1, false)) && at((1, true)) < at((3, false)), "{events:?}");
+    assert!(at((2, false)) < at((0, true)), "{events:?}");
+    let tokens = events.iter().filter(|(_, finished)| !finished).count();
+    assert_eq!((batch.stats().prompt_tokens, batch.stats().tokens), (4 * 3, tokens));
+    let timing = batch.stats().timing;
+    assert!(!timing.prefill.is_zero() && !timing.decode.is_zero(), "{timing:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! prompt, and the place of one that has ended is the next one's at once.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use gpt2_kernels::attention::BLOCK;
 use gpt2_kernels::{Rows, ops};
@@ -13,7 +14,7 @@ use super::core::Core;
 use super::plain::{Plain, recycled};
 use super::request::Generate;
 use super::text::{Completion, TextDelta, Texts};
-use super::{FinishReason, GenerateError, GeneratedToken, Generation, heal};
+use super::{FinishReason, GenerateError, GeneratedToken, Generation, GenerationConfig, Timing, heal};
 use crate::cache::KvCache;
 use crate::model::{Model, Step, Want};
 use crate::predict::PREFILL_CHUNK;
@@ -24,8 +25,11 @@ use crate::workspace::Workspace;
 ///
 /// Every text is what its request alone gives, to the last bit: whatever it is batched with, in whatever order, and
 /// however many places there are. Sampling and greedy decoding share forward passes. Beams, contrastive search, contrasted
-/// layers and guidance go through the model by themselves, a token in turn. No tokens are guessed: what the guesses of one
-/// sequence would save, the others use.
+/// layers and guidance go through the model by themselves, one request at a time, a token in turn with the others. No tokens
+/// are guessed: what the guesses of one sequence would save, the others use.
+///
+/// Processors and the choice of tokens run on the model's threads, many requests at once; where functions of the caller's
+/// take part, on the caller's.
 ///
 /// A caller's own step, allowed-tokens function or criterion must not use the model: it runs as a task of the model's
 /// pool, which would wait for itself.
@@ -52,12 +56,27 @@ pub struct Batch<'m> {
     model: &'m Model,
     slots: usize,
     work: Workspace,
-    waiting: VecDeque<(usize, Box<Generate<'m>>)>,
+    /// Those that share forward passes, and those that do not; each in the order of their numbers.
+    waiting: [VecDeque<(usize, Box<Generate<'m>>)>; 2],
     running: Vec<Running<'m>>,
     /// Empty but during a forward pass; kept for its allocation.
     steps: Vec<Step<'m>>,
     events: VecDeque<BatchEvent>,
     requests: usize,
+    stats: BatchStats,
+}
+
+/// What a [`Batch`] has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchStats {
+    /// Tokens of prompts that were read, without those that a [`PrefixCache`](crate::cache::PrefixCache) knew; of requests
+    /// that share no passes, all.
+    pub prompt_tokens: usize,
+    /// Tokens that were chosen.
+    pub tokens: usize,
+    /// Where the time went. Of a pass that feeds both, each token has an equal share.
+    pub timing: Timing,
 }
 
 /// What happens in a [`Batch`].
@@ -96,7 +115,11 @@ struct Running<'m> {
 
 enum Way<'m> {
     Shared(Box<Shared<'m>>),
-    Alone(Box<Generation<'m>>),
+    Alone {
+        generation: Box<Generation<'m>>,
+        /// As many as it needs at most.
+        places: usize,
+    },
 }
 
 /// A request that shares forward passes.
@@ -131,11 +154,12 @@ impl<'m> Batch<'m> {
             model,
             slots,
             work: Workspace::new(model, PREFILL_CHUNK.max(slots), slots),
-            waiting: VecDeque::new(),
+            waiting: [VecDeque::new(), VecDeque::new()],
             running: Vec::new(),
             steps: Vec::with_capacity(slots),
             events: VecDeque::new(),
             requests: 0,
+            stats: BatchStats::default(),
         }
     }
 
@@ -145,7 +169,8 @@ impl<'m> Batch<'m> {
     /// Panics if the request is for another model.
     pub fn push(&mut self, request: Generate<'m>) -> usize {
         assert!(std::ptr::eq(request.model, self.model), "a request for another model");
-        self.waiting.push_back((self.requests, Box::new(request)));
+        let queue = &mut self.waiting[usize::from(alone(&request.config))];
+        queue.push_back((self.requests, Box::new(request)));
         self.requests += 1;
         self.requests - 1
     }
@@ -153,23 +178,30 @@ impl<'m> Batch<'m> {
     /// Number of requests that were pushed and are not finished.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.waiting.len() + self.running.len()
+        self.waiting.iter().map(VecDeque::len).sum::<usize>() + self.running.len()
     }
 
-    /// Sequences under way.
-    fn sequences(&self) -> usize {
-        self.running.iter().map(|running| running.texts.completions().len()).sum()
+    /// What was done so far, and how long it took, without what the caller does between two events.
+    #[must_use]
+    pub fn stats(&self) -> BatchStats {
+        self.stats
     }
 
-    /// Gives places to those who wait, in their order, as long as there are some.
+    /// Gives places to those who wait, in their order, as long as there are some. Of those that share no passes one is
+    /// under way at a time, for it has a workspace of its own; the others go before the rest of them.
     fn admit(&mut self) {
-        while let Some((_, next)) = self.waiting.front() {
-            let sequences = next.config.sequences().max(next.config.beams());
-            let full = !self.running.is_empty() && self.sequences() + sequences > self.slots;
-            if full || self.is_being_read(next) {
+        loop {
+            let taken: usize = self.running.iter().map(Running::places).sum();
+            let busy = self.running.iter().any(|running| matches!(running.way, Way::Alone { .. }));
+            let open = self.waiting.iter_mut().take(if busy { 1 } else { 2 });
+            let first = open.filter_map(|queue| Some((queue.front()?.0, queue))).min_by_key(|(n, _)| *n);
+            let Some((_, queue)) = first else { return };
+            let Some((request, next)) = queue.pop_front() else { return };
+            let full = !self.running.is_empty() && taken + places(self.model, &next.config) > self.slots;
+            if full || self.is_being_read(&next) {
+                self.waiting[usize::from(alone(&next.config))].push_front((request, next));
                 return;
             }
-            let Some((request, next)) = self.waiting.pop_front() else { return };
             match self.begin(request, *next) {
                 Ok(running) => self.running.push(running),
                 Err(error) => self.events.push_back(BatchEvent::Finished {
@@ -201,10 +233,11 @@ impl<'m> Batch<'m> {
         generate.config.check_speculation(generate.assistant.is_some())?;
         let (tokenizer, config) = (generate.tokenizer, &generate.config);
         let texts = Texts::new(tokenizer, config);
-        let alone =
-            config.beams() > 1 || config.contrasts() || config.dola_layers.is_some() || config.guides();
-        let way = if alone {
-            Way::Alone(Box::new(generate.tokens()?))
+        let way = if alone(config) {
+            let places = places(self.model, config);
+            let generation = Box::new(generate.tokens()?);
+            self.stats.prompt_tokens += generation.prompt().len();
+            Way::Alone { generation, places }
         } else {
             heal::heal_request(&mut generate)?;
             let core = Core::new(generate)?;
@@ -220,16 +253,19 @@ impl<'m> Batch<'m> {
 
     /// Takes every sequence a token further, and prompts by as much as fits.
     fn advance(&mut self) {
+        let begin = Instant::now();
         self.admit();
+        let mut prefill = begin.elapsed();
         let Self { model, work, running, steps, .. } = self;
         let mut batch = recycled(std::mem::take(steps));
         let mut rows = 0;
         let decoding = |running: &Running<'_>| match &running.way {
             Way::Shared(shared) => shared.decoding(),
-            Way::Alone(_) => 0,
+            Way::Alone { .. } => 0,
         };
         // Who is behind the prompt is not kept waiting by those who are not.
-        let mut room = work.tokens() - running.iter().map(decoding).sum::<usize>();
+        let most = work.tokens() - running.iter().map(decoding).sum::<usize>();
+        let (mut room, mut decoded) = (most, 0);
         for Running { way, error, .. } in running.iter_mut() {
             let Way::Shared(shared) = way else { continue };
             let Shared { core, progress, row } = &mut **shared;
@@ -245,6 +281,7 @@ impl<'m> Batch<'m> {
                 Progress::Decoding(plain) => {
                     plain.feed(core, &mut batch);
                     rows += batch.len() - first;
+                    decoded += batch.len() - first;
                 }
                 Progress::Reading(_) | Progress::Read(_) => {
                     rows += read(core, progress, model, &mut room, &mut batch);
@@ -252,18 +289,27 @@ impl<'m> Batch<'m> {
             }
         }
         if !batch.is_empty() {
+            let pass = Instant::now();
             model.forward(&mut batch, work);
+            let read = most - room;
+            prefill += pass.elapsed().mul_f64(read as f64 / (read + decoded) as f64);
+            self.stats.prompt_tokens += read;
         }
         *steps = recycled(batch);
         let logits = work.logits(rows);
-        ops::for_each_mut(model.cpu(), running, |running| {
-            if let Running { way: Way::Shared(shared), ready, error: error @ None, .. } = running {
+        let choose = |running: &mut Running<'m>, calls_back: bool| {
+            if let Running { way: Way::Shared(shared), ready, error: error @ None, .. } = running
+                && shared.core.calls_back == calls_back
+            {
                 let rows = logits.part(shared.row, rows - shared.row, 0, logits.width());
                 *error = shared.choose(rows, ready).err();
             }
-        });
+        };
+        ops::for_each_mut(model.cpu(), running, |running| choose(running, false));
+        // What is the caller's may use the model, and so the pool, within whose tasks nothing can wait for it.
+        running.iter_mut().for_each(|running| choose(running, true));
         for running in running.iter_mut() {
-            if let Way::Alone(generation) = &mut running.way {
+            if let Way::Alone { generation, .. } = &mut running.way {
                 match generation.next() {
                     Some(Ok(token)) => running.ready.push_back(token),
                     Some(Err(error)) => running.error = Some(error),
@@ -272,16 +318,19 @@ impl<'m> Batch<'m> {
             }
         }
         self.tell();
+        self.stats.timing.prefill += prefill;
+        self.stats.timing.decode += begin.elapsed().saturating_sub(prefill);
     }
 
     /// Says what the step has brought, and has those leave who are done.
     fn tell(&mut self) {
-        let Self { running, events, .. } = self;
+        let Self { running, events, stats, .. } = self;
         for running in running.iter_mut() {
             let Running { request, texts, way, ready, error } = running;
             while let Some(token) = ready.pop_front() {
                 match texts.take(token, way.grammar()) {
                     Ok((delta, stopped)) => {
+                        stats.tokens += 1;
                         if stopped {
                             way.stop(delta.token.sequence);
                         }
@@ -301,6 +350,38 @@ impl<'m> Batch<'m> {
                 None => Ok(texts.into_completions()),
             };
             events.push_back(BatchEvent::Finished { request, prompt, scores, result });
+        }
+    }
+}
+
+/// Whether a request needs forward passes of its own.
+fn alone(config: &GenerationConfig) -> bool {
+    config.beams() > 1 || config.contrasts() || config.dola_layers.is_some() || config.guides()
+}
+
+/// How many full contexts a request may have in caches.
+fn places(model: &Model, config: &GenerationConfig) -> usize {
+    let sequences = config.sequences();
+    if config.contrasts() {
+        // The candidates have a block each for themselves.
+        let blocks = config.top_k.unwrap_or(0).min(model.config().vocab_size);
+        1 + blocks.div_ceil(model.config().n_positions.div_ceil(BLOCK))
+    } else if config.guides() {
+        2 * sequences
+    } else {
+        sequences.max(config.beams())
+    }
+}
+
+impl Running<'_> {
+    /// Places that it has: those of sequences that have ended are others'.
+    fn places(&self) -> usize {
+        match &self.way {
+            Way::Shared(shared) => match &shared.progress {
+                Progress::Decoding(plain) => plain.unfinished(),
+                Progress::Reading(_) | Progress::Read(_) => shared.core.config.sequences(),
+            },
+            Way::Alone { places, .. } => *places,
         }
     }
 }
@@ -365,7 +446,7 @@ impl<'m> Shared<'m> {
 impl Way<'_> {
     fn stop(&mut self, sequence: usize) {
         match self {
-            Way::Alone(generation) => generation.stop(sequence, FinishReason::Stop),
+            Way::Alone { generation, .. } => generation.stop(sequence, FinishReason::Stop),
             Way::Shared(shared) => {
                 if let Shared { core, progress: Progress::Decoding(plain), .. } = &mut **shared {
                     plain.stop(core, sequence, FinishReason::Stop);
@@ -376,28 +457,28 @@ impl Way<'_> {
 
     fn finished(&self) -> bool {
         match self {
-            Way::Alone(generation) => generation.over(),
+            Way::Alone { generation, .. } => generation.over(),
             Way::Shared(shared) => matches!(&shared.progress, Progress::Decoding(plain) if plain.finished()),
         }
     }
 
     fn grammar(&self) -> Option<&Grammar> {
         match self {
-            Way::Alone(generation) => generation.core.chain.grammar(),
+            Way::Alone { generation, .. } => generation.core.chain.grammar(),
             Way::Shared(shared) => shared.core.chain.grammar(),
         }
     }
 
     fn scores(&self) -> Vec<f32> {
         match self {
-            Way::Alone(generation) => generation.sequences_scores(),
+            Way::Alone { generation, .. } => generation.sequences_scores(),
             Way::Shared(_) => Vec::new(),
         }
     }
 
     fn prompt(&self) -> &[u32] {
         match self {
-            Way::Alone(generation) => generation.prompt(),
+            Way::Alone { generation, .. } => generation.prompt(),
             Way::Shared(shared) => &shared.core.prompt,
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Core<'m> {
     pub(super) config: GenerationConfig,
     pub(super) chain: Chain,
     criteria: Vec<Criterion<'m>>,
+    /// Whether functions of the caller's take part in choosing, which may use the model themselves.
+    pub(super) calls_back: bool,
     pub(super) eos_token_ids: Vec<u32>,
     /// What was given, or the beginning-of-text token.
     pub(super) prompt: Vec<u32>,
@@ -101,6 +103,7 @@ impl<'m> Core<'m> {
         let eos_token_ids =
             config.eos_token_id.clone().unwrap_or_else(|| model.config().eos_token_ids.clone());
         let total_tokens = limit.tokens;
+        let calls_back = !processors.is_empty() || allowed.is_some() || !criteria.is_empty();
         let setup = Setup { eos_token_ids: &eos_token_ids, total_tokens, vocabulary, tokenizer };
         let mut chain = Chain::new(&config, &setup)?;
         if let Some(watermarking) = config.watermarking_config {
@@ -128,6 +131,7 @@ impl<'m> Core<'m> {
             config,
             chain,
             criteria,
+            calls_back,
             eos_token_ids,
             prompt,
             unconditional,

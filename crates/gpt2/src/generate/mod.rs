@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-pub use batch::{Batch, BatchEvent};
+pub use batch::{Batch, BatchEvent, BatchStats};
 pub use chain::{Chain, Setup};
 pub use check::Idle;
 pub use config::{

@@ -47,9 +47,11 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Keeps the text for others that begin with it.
-    fn keep(&self, core: &Core<'_>) {
+    /// Keeps the text for others that begin with it, and lets go of its own cache: it has ended.
+    fn retire(&mut self, core: &Core<'_>) {
         core.keep(&self.tokens[self.window..], &self.cache);
+        self.cache.truncate(0);
+        self.other = None;
     }
 }
 
@@ -92,7 +94,7 @@ impl<'m> Plain<'m> {
         let sequence = &mut self.sequences[sequence];
         if sequence.finish.is_none() {
             sequence.finish = Some(reason);
-            sequence.keep(core);
+            sequence.retire(core);
         }
     }
 
@@ -212,7 +214,7 @@ impl<'m> Plain<'m> {
                 speculation.judged(index, sequence, guesses, accepted);
             }
             if over {
-                sequence.keep(core);
+                sequence.retire(core);
             }
             return Ok(guesses);
         }

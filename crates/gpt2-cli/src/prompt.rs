@@ -8,7 +8,7 @@ use gpt2::tokenizer::SpecialTokens;
 use crate::failure::Failure;
 
 /// Longest text that is read: more than any model's context, less than would fill the memory.
-const LONGEST: u64 = 1 << 30;
+pub(crate) const LONGEST: u64 = 1 << 30;
 
 /// A text to work on.
 #[derive(Args, Clone, Debug)]

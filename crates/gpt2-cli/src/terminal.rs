@@ -164,7 +164,10 @@ impl Progress {
                     "{prefix} {bar:30} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left"
                 }
                 (Unit::Bytes, None) => "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}",
-                (Unit::Prompts, _) => "{prefix} {bar:30} {human_pos} of {human_len} prompts, {eta} left",
+                (Unit::Prompts, None) => "{prefix} {spinner} {human_pos} prompts",
+                (Unit::Prompts, Some(_)) => {
+                    "{prefix} {bar:30} {human_pos} of {human_len} prompts, {eta} left"
+                }
                 (Unit::Tokens, _) => "{prefix} {bar:30} {human_pos} of {human_len} tokens, {eta} left",
             };
             let style = ProgressStyle::with_template(template).expect("the templates are well-formed");

@@ -1,8 +1,9 @@
 //! `generate --batch`: every text is what its prompt alone gives, and a run that was killed becomes what it would have
 //! been.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -116,45 +117,131 @@ fn prompts_may_be_arguments_and_one_that_fails_is_named() {
 }
 
 #[test]
+fn prompts_of_standard_input_are_continued_as_they_come() {
+    let room = Room::new();
+    let line = ["--model=tiny", "generate", "--batch=-", "--seed=1", "--max-new-tokens=9", "--json"];
+    let spawn = || {
+        let mut command = room.command(binary());
+        command.args(line).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the binary can be run")
+    };
+    let mut child = spawn();
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    for (index, prompt) in ["Hi", "Ho", "Ha"].into_iter().enumerate() {
+        // Each answer comes before the next question is asked.
+        writeln!(input, "\n{}", json!(prompt)).expect("it reads");
+        let mut record = String::new();
+        output.read_line(&mut record).expect("it writes");
+        let record: Value = serde_json::from_str(&record).expect("JSON");
+        assert_eq!((&record["index"], &record["prompt"]), (&json!(index), &json!(prompt)));
+        let seed = format!("--seed={}", 1 + index);
+        let alone = room.json(&["--model=tiny", "generate", prompt, &seed, "--max-new-tokens=9"]);
+        assert_eq!(record["text"], alone[0]["text"]);
+    }
+    drop(input);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+
+    // What came before a line that is wrong is continued, what comes behind it is not.
+    for (wrong, message) in [
+        (
+            "{\"prompt\": 7}",
+            "error: cannot use line 2 of standard input\ncaused by: `prompt` must be a text, not 7",
+        ),
+        (
+            "{\"prompt\": \"\", \"top_p\": 3}",
+            "error: line 2 of standard input: `top_p` must be a number from 0 to 1",
+        ),
+        ("\"\u{0}", "error: cannot use line 2 of standard input\ncaused by: "),
+    ] {
+        let mut child = spawn();
+        let lines = format!("\"Hi\"\n{wrong}\n\"Ho\"\n");
+        child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
+        let outcome = child.wait_with_output().expect("it ends");
+        let (stdout, stderr) =
+            [outcome.stdout, outcome.stderr].map(|text| String::from_utf8(text).unwrap()).into();
+        assert!(matches!(outcome.status.code(), Some(1 | 2)), "{stderr}");
+        assert!(stderr.contains(message), "{stderr}");
+        assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    }
+}
+
+#[test]
+fn a_summary_tells_how_fast_prompts_were_read_and_texts_written() {
+    let room = Room::new();
+    let outcome =
+        room.gpt2(&["--model=tiny", "generate", "--prompt=Hi", "--prompt=Hello", "--max-new-tokens=9"]);
+    let summary = outcome.stderr.lines().last().expect("a summary");
+    let (done, speeds) = summary.split_once(" s · ").expect(summary);
+    assert!(done.starts_with("2 prompts in "), "{summary}");
+    let (read, written) = speeds.split_once(" · ").expect(summary);
+    assert!(read.starts_with("7 tokens read at ") && read.ends_with("/s"), "{summary}");
+    assert!(written.starts_with("18 written at ") && written.ends_with("/s"), "{summary}");
+}
+
+#[test]
 fn a_run_that_was_killed_becomes_what_it_would_have_been() {
+    for flags in [&[][..], &["--unordered"]] {
+        killed_and_resumed(flags);
+    }
+}
+
+fn killed_and_resumed(flags: &[&str]) {
     let room = Room::new();
     write_prompts(&room, 40);
     let line = ["--model=demo", "generate", "--batch=prompts.jsonl", "--batch-size=4", "--max-new-tokens=24"];
     let run = |output: &str, more: &[&str]| -> Outcome {
-        room.gpt2(&[&line[..], &["--seed=3", "--output", output], more].concat())
+        room.gpt2(&[&line[..], &["--seed=3", "--output", output], flags, more].concat())
     };
     assert_eq!(run("whole.jsonl", &[]).code, Some(0));
-    let whole = fs::read(room.path().join("whole.jsonl")).expect("the output is there");
+    let read = |name: &str| fs::read_to_string(room.path().join(name)).expect("the output is there");
+    let whole = read("whole.jsonl");
     let path = room.path().join("out.jsonl");
     let length = || fs::metadata(&path).map_or(0, |metadata| metadata.len());
+    // In the order of the prompts there is one file that it can be; else its lines are the same.
+    let same = |text: &str| {
+        let sorted = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+        if flags.is_empty() {
+            text == whole
+        } else {
+            text.len() == whole.len() && sorted(text) == sorted(&whole)
+        }
+    };
     // Any ten moments that are not the same on every machine will do.
-    let mut cuts = 0;
+    let (mut cuts, mut before) = (0, String::new());
     for kill in 0..10u64 {
         let target = whole.len() as u64 * (kill * kill + 1) / 110;
         let mut command = room.command(binary());
-        command.args(line).args(["--seed=3", "--output=out.jsonl", "--resume"]);
+        command.args(line).args(["--seed=3", "--output=out.jsonl", "--resume"]).args(flags);
         let mut child = command.stderr(Stdio::null()).spawn().expect("the binary can be run");
         while length() < target && child.try_wait().expect("it can be asked").is_none() {
             std::thread::yield_now();
         }
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
-        let there = fs::read(&path).unwrap_or_default();
-        assert!(whole.starts_with(&there), "what was written is what should have been");
+        let there = fs::read_to_string(&path).unwrap_or_default();
+        let kept = before.rfind('\n').map_or("", |end| &before[..=end]);
+        // Of several lines for a prompt the first may have been dropped without the second.
+        let stays = kept.lines().filter(|line| there.contains(*line)).count() + 1 >= kept.lines().count();
+        assert!(stays, "what was written stays");
+        assert!(!flags.is_empty() || whole.starts_with(&there), "what was written is what should have been");
         cuts += usize::from(there.len() < whole.len());
+        before = there;
         if kill % 3 == 1 {
             // As a kill in the middle of a write leaves it.
-            fs::write(&path, &there[..there.len() - there.len().min(30)]).expect("it can be cut");
+            before.truncate(before.len() - before.len().min(30));
+            fs::write(&path, &before).expect("it can be cut");
         }
     }
     assert!(cuts >= 5, "only {cuts} runs were cut short");
     assert_eq!(run("out.jsonl", &["--resume"]).code, Some(0));
-    assert!(fs::read(&path).expect("the output is there") == whole);
+    assert!(same(&read("out.jsonl")));
     assert!(!room.path().join("out.jsonl.resume").exists());
     // Once more changes nothing, and without being asked to nothing is written over.
+    let complete = read("out.jsonl");
     assert_eq!(run("out.jsonl", &["--resume"]).code, Some(0));
     assert_eq!(run("out.jsonl", &[]).code, Some(2));
-    assert!(fs::read(&path).expect("the output is there") == whole);
+    assert_eq!(read("out.jsonl"), complete);
 }
 
 #[cfg(unix)]
@@ -194,6 +281,10 @@ fn an_interrupted_run_goes_on_with_its_seed_and_with_nothing_else_changed() {
         (&["--resume", "--dtype=int8"], "dtype"),
         (&["--resume", "--seed=1"], "settings"),
         (&["--resume", "--unordered"], "unordered"),
+        (&["--resume", "--bad-words=the"], "bad_words"),
+        (&["--resume", "--logprobs=1"], "logprobs"),
+        (&["--resume", "--special-tokens=text"], "special_tokens"),
+        (&["--resume", "--negative-prompt=no"], "negative_prompt"),
     ] {
         interrupt(&keep);
         let outcome = run(more);
@@ -206,6 +297,28 @@ fn an_interrupted_run_goes_on_with_its_seed_and_with_nothing_else_changed() {
     assert!(run(&["--resume"]).stderr.contains("its `prompts` differ"));
     interrupt("{\"index\":70,\"sequence\":0}\n");
     assert!(run(&["--resume"]).stderr.contains("line 1 of `out.jsonl` is not of this run"));
-    fs::remove_file(notes).expect("it can be removed");
+    fs::remove_file(&notes).expect("it can be removed");
     assert!(run(&["--resume"]).stderr.contains("is not of this run"));
+
+    // Nor is a model that is another one under the same name.
+    interrupt(&keep);
+    let weights = room.path().join("tiny/model.safetensors");
+    let mut bytes = fs::read(&weights).expect("the weights are there");
+    let (length, rest) = bytes.split_first_chunk().expect("a header");
+    let (header, _) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let start = 8 + header.len();
+    let header: Value = serde_json::from_slice(header).expect("JSON");
+    // Fine-tuning often leaves all but these matrices as they are.
+    let (_, tensor) = header
+        .as_object()
+        .into_iter()
+        .flatten()
+        .find(|(name, _)| name.ends_with("c_attn.weight"))
+        .expect("a matrix");
+    let [first, end] =
+        [0, 1].map(|i| start + tensor["data_offsets"][i].as_u64().expect("an offset") as usize);
+    bytes[first..end].as_chunks_mut::<4>().0.iter_mut().for_each(|value| value[3] ^= 0x80);
+    fs::write(&weights, bytes).expect("they can be written");
+    let told = run(&["--resume"]).stderr;
+    assert!(told.contains("its `weights` differ"), "{told}");
 }

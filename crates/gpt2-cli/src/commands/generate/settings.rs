@@ -446,6 +446,11 @@ impl Settings {
         Ok(())
     }
 
+    /// The texts that become tokens: those that must not occur, and those that must.
+    pub(super) fn words(&self) -> (&[String], &[String]) {
+        (&self.constraints.bad_words, &self.mode.force_words)
+    }
+
     /// Why words that must occur need not, if that is so; they are not part of the settings yet.
     pub(super) fn idle_words(&self, config: &GenerationConfig) -> Option<&'static str> {
         (!self.mode.force_words.is_empty() && config.beams() == 1)

@@ -8,8 +8,8 @@
 //! was asked for, so the file becomes what it would have been.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -27,8 +27,9 @@ pub(super) struct Journal {
 
 /// What tells where a line belongs.
 #[derive(Deserialize)]
-struct Record {
-    index: usize,
+pub(super) struct Record {
+    pub(super) index: usize,
+    pub(super) prompt: String,
     /// Of how many lines of its prompt it is which, counted from 0; an error is one.
     #[serde(default)]
     sequence: usize,
@@ -63,34 +64,50 @@ impl Journal {
         let text = format!("{:#}\n", Value::Object(asked.clone()));
         fs::write(&draft, text).and_then(|()| fs::rename(&draft, &name)).map_err(fail)?;
         let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(fail)?;
+        lock(&file, path)?;
         Ok(Self { path: path.into(), file, done: BTreeSet::new() })
     }
 
-    /// Goes on with a file, less what is not whole; `sequences` says how many lines a prompt has.
-    pub(super) fn resume(path: &str, sequences: impl Fn(usize) -> Option<usize>) -> Result<Self, Failure> {
+    /// Goes on with a file, less what is not whole; `lines` says how many lines the prompt of a line has, if it is of this
+    /// run.
+    pub(super) fn resume(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<Self, Failure> {
         let fail = |error| Failure::caused(format!("cannot go on with `{path}`"), error);
-        let text = match fs::read(path) {
-            // It ended between its notes and its file.
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            text => text.map_err(fail)?,
-        };
-        let (done, length) = whole(&text, sequences)
-            .map_err(|line| Failure::new(format!("line {line} of `{path}` is not of this run")))?;
+        // It may have ended between its notes and its file.
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(fail)?;
+        lock(&file, path)?;
+        let (done, length) = read(path, lines)?;
         file.set_len(length as u64).map_err(fail)?;
         Ok(Self { path: path.into(), file, done })
     }
 
+    /// The number of prompts that a file has, which stays as it is.
+    pub(super) fn count(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<usize, Failure> {
+        Ok(read(path, lines)?.0.len())
+    }
+
     /// Writes the lines of a prompt in one piece.
-    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.file.write_all(lines)
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(lines);
+        written.map_err(|error| Failure::caused(format!("cannot write `{}`", self.path.display()), error))
     }
 
     /// Ends the file: nothing is left to go on with.
-    pub(super) fn finish(self) -> io::Result<()> {
-        self.file.sync_all()?;
+    pub(super) fn finish(self) -> Result<(), Failure> {
         let name = self.path.to_string_lossy();
-        fs::remove_file(notes(&name))
+        let finished = self.file.sync_all().and_then(|()| match fs::remove_file(notes(&name)) {
+            // Another run may have come to the same end.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        });
+        finished.map_err(|error| Failure::caused(format!("cannot finish `{name}`"), error))
+    }
+}
+
+/// Keeps a file for this run alone, as far as the file system can.
+fn lock(file: &File, path: &str) -> Result<(), Failure> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Failure::new(format!("another run is writing `{path}`"))),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
 }
 
@@ -98,8 +115,14 @@ fn notes(path: &str) -> PathBuf {
     format!("{path}.resume").into()
 }
 
+/// Reads which prompts a file has, and how long their lines are together.
+fn read(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<(BTreeSet<usize>, usize), Failure> {
+    let text = fs::read(path).map_err(|error| Failure::caused(format!("cannot read `{path}`"), error))?;
+    whole(&text, lines).map_err(|line| Failure::new(format!("line {line} of `{path}` is not of this run")))
+}
+
 /// The prompts whose lines are all there, and the length of these lines; or the number of a line that cannot be.
-fn whole(text: &[u8], sequences: impl Fn(usize) -> Option<usize>) -> Result<(BTreeSet<usize>, usize), usize> {
+fn whole(text: &[u8], lines: impl Fn(&Record) -> Option<usize>) -> Result<(BTreeSet<usize>, usize), usize> {
     let (mut done, mut length) = (BTreeSet::new(), 0);
     let (mut end, mut expected) = (0, 0);
     for (number, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -108,12 +131,12 @@ fn whole(text: &[u8], sequences: impl Fn(usize) -> Option<usize>) -> Result<(BTr
             break;
         }
         let record: Record = serde_json::from_slice(line).map_err(|_| number + 1)?;
-        let lines = sequences(record.index).filter(|_| !done.contains(&record.index)).ok_or(number + 1)?;
+        let count = lines(&record).filter(|_| !done.contains(&record.index)).ok_or(number + 1)?;
         if record.sequence != expected {
             return Err(number + 1);
         }
         expected += 1;
-        if record.error.is_some() || expected == lines {
+        if record.error.is_some() || expected == count {
             expected = 0;
             length = end;
             done.insert(record.index);
@@ -129,25 +152,46 @@ mod tests {
     #[test]
     fn what_is_not_whole_is_dropped() {
         let text = concat!(
-            "{\"index\":0,\"sequence\":0}\n",
-            "{\"index\":2,\"sequence\":0}\n{\"index\":2,\"sequence\":1}\n",
-            "{\"index\":1,\"error\":\"no\"}\n",
-            "{\"index\":3,\"sequence\":0}\n{\"index\":3,\"sequence\":1}\n",
+            "{\"prompt\":\"\",\"index\":0,\"sequence\":0}\n",
+            "{\"prompt\":\"\",\"index\":2,\"sequence\":0}\n{\"prompt\":\"\",\"index\":2,\"sequence\":1}\n",
+            "{\"prompt\":\"\",\"index\":1,\"error\":\"no\"}\n",
+            "{\"prompt\":\"\",\"index\":3,\"sequence\":0}\n{\"prompt\":\"\",\"index\":3,\"sequence\":1}\n",
         );
-        let sequences = |index| [1, 2, 2, 2].get(index).copied();
-        let all = whole(text.as_bytes(), sequences).unwrap();
+        let lines = |record: &Record| [1, 2, 2, 2].get(record.index).copied();
+        let all = whole(text.as_bytes(), lines).unwrap();
         assert_eq!(all, (BTreeSet::from([0, 1, 2, 3]), text.len()));
         // Wherever it is cut, what is left is a beginning that ends with a prompt.
         let mut lengths = BTreeSet::new();
         for cut in 0..text.len() {
-            let (done, length) = whole(&text.as_bytes()[..cut], sequences).unwrap();
+            let (done, length) = whole(&text.as_bytes()[..cut], lines).unwrap();
             assert!(length <= cut && done.len() == lengths.len() + usize::from(lengths.insert(length)) - 1);
         }
         assert_eq!(lengths.len(), 4);
-        for (wrong, line) in
-            [("x\n", 1), ("{\"index\":9,\"sequence\":0}\n", 1), ("{\"index\":2,\"sequence\":1}\n", 1)]
-        {
-            assert_eq!(whole(wrong.as_bytes(), sequences), Err(line));
+        for (wrong, line) in [
+            ("x\n", 1),
+            ("{\"prompt\":\"\",\"index\":9,\"sequence\":0}\n", 1),
+            ("{\"prompt\":\"\",\"index\":2,\"sequence\":1}\n", 1),
+        ] {
+            assert_eq!(whole(wrong.as_bytes(), lines), Err(line));
         }
+    }
+
+    #[test]
+    fn a_file_is_one_runs_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.jsonl");
+        let path = path.to_str().unwrap();
+        let one = Journal::begin(path, &Map::new()).unwrap();
+        let other = || Journal::resume(path, |_| Some(1));
+        let refused = format!("{:?}", other().err().unwrap());
+        assert!(refused.contains("another run is writing"), "{refused}");
+        drop(one);
+        let mut again = other().unwrap();
+        again.write(b"{\"index\":0,\"prompt\":\"\"}\n{\"ind").unwrap();
+        // To look at it changes nothing.
+        assert_eq!(Journal::count(path, |_| Some(1)).unwrap(), 1);
+        assert!(fs::read(path).unwrap().ends_with(b"{\"ind"));
+        again.finish().unwrap();
+        assert!(!notes(path).exists());
     }
 }

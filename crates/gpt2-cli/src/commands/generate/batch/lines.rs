@@ -1,12 +1,20 @@
 //! The prompts of a batch, and the settings that each has of its own.
 
 use std::fs::File;
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use gpt2::generate::GenerationConfig;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::prompt::{read_text, standard_input};
+use crate::prompt::{LONGEST, read_text};
+
+/// Lines of standard input that are read before they are wanted, at most.
+const AHEAD: usize = 16;
+/// How standard input is named in errors.
+const INPUT: &str = "standard input";
 
 /// A prompt and what goes with it.
 #[derive(Debug, PartialEq)]
@@ -21,14 +29,51 @@ pub(super) struct Line {
     pub(super) config: GenerationConfig,
 }
 
-/// Reads a file of JSON Lines, `-` for standard input.
+/// Reads a file of JSON Lines, `-` for standard input, to its end.
 pub(super) fn read(path: &str) -> Result<Vec<Line>, Failure> {
     if path == "-" {
-        return parse("standard input", &standard_input()?);
+        return parse(INPUT, &read_text(INPUT, io::stdin().lock())?);
     }
     let name = format!("`{path}`");
     let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
     parse(&name, &read_text(&name, file)?)
+}
+
+/// Reads standard input line by line, as they come; the first one that is wrong is the last.
+pub(super) fn incoming() -> Result<Receiver<Result<Line, Failure>>, Failure> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    let read = move || {
+        let mut input = io::stdin().lock();
+        for index in 0.. {
+            let line = match next_line(&mut input, index) {
+                Ok(None) => return,
+                Ok(Some(text)) => match numbered(INPUT, (index, &text)) {
+                    Some(line) => line,
+                    None => continue,
+                },
+                Err(failure) => Err(failure),
+            };
+            let wrong = line.is_err();
+            // Where nobody listens any more, the program is about to end.
+            if sender.send(line).is_err() || wrong {
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().spawn(read);
+    thread.map_err(|error| Failure::caused(format!("cannot read {INPUT}"), error))?;
+    Ok(receiver)
+}
+
+/// The next line as it is, if there is one.
+fn next_line(input: &mut impl BufRead, index: usize) -> Result<Option<String>, Failure> {
+    let place = format!("line {} of {INPUT}", index + 1);
+    let mut bytes = Vec::new();
+    let size = input
+        .take(LONGEST + 1)
+        .read_until(b'\n', &mut bytes)
+        .map_err(|error| Failure::caused(format!("cannot read {place}"), error))?;
+    if size == 0 { Ok(None) } else { read_text(&place, &bytes[..]).map(Some) }
 }
 
 /// Takes prompts as they are.
@@ -45,16 +90,19 @@ pub(super) fn of_texts(prompts: &[String]) -> Vec<Line> {
 
 /// Parses lines; empty ones count, but are no prompts.
 fn parse(name: &str, text: &str) -> Result<Vec<Line>, Failure> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            let place = format!("line {} of {name}", index + 1);
-            parse_line(line, &place).map_err(|error| {
-                Failure::caused(format!("cannot use {place}"), error)
-                    .hint("a line is a JSON string, or an object with `prompt`, and settings beside it")
-            })
+    text.lines().enumerate().filter_map(|line| numbered(name, line)).collect()
+}
+
+/// Parses a line, unless it is empty; its number is counted from 0.
+fn numbered(name: &str, (index, line): (usize, &str)) -> Option<Result<Line, Failure>> {
+    let place = format!("line {} of {name}", index + 1);
+    let parse = || {
+        parse_line(line, &place).map_err(|error| {
+            Failure::caused(format!("cannot use {place}"), error)
+                .hint("a line is a JSON string, or an object with `prompt`, and settings beside it")
         })
-        .collect()
+    };
+    (!line.trim().is_empty()).then(parse)
 }
 
 fn parse_line(line: &str, place: &str) -> Result<Line, String> {

@@ -1,23 +1,26 @@
 //! `gpt2 generate --batch`: many prompts at once.
 
+mod asked;
 mod journal;
 mod lines;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::time::Instant;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+use std::vec;
 
 use gpt2::cache::PrefixCache;
-use gpt2::generate::{Batch, BatchEvent, Completion, DetailsRequest, Generate, GenerationConfig};
-use gpt2::model::Model;
-use gpt2::tokenizer::SpecialText;
+use gpt2::generate::{Batch, BatchEvent, BatchStats, Completion, DetailsRequest, Generate, GenerationConfig};
+use gpt2::tokenizer::{SpecialText, Tokenizer};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
-use self::journal::Journal;
+use self::asked::asked_for;
+use self::journal::{Journal, Record as Written};
 use self::lines::Line;
 use super::output::Record;
+use super::settings::Settings;
 use super::{Arguments, blame, structure, trace};
 use crate::arguments::{Options, at_most};
 use crate::failure::Failure;
@@ -74,8 +77,16 @@ impl BatchArguments {
         }
     }
 
+    /// Whether prompts are continued as they come. What is written to a file may have to be resumed, for which all of them
+    /// must be known.
+    fn streams(&self) -> bool {
+        self.batch.as_deref() == Some("-") && self.output.is_none()
+    }
+
+    /// The prompts that are known before anything is generated.
     fn lines(&self) -> Result<Vec<Line>, Failure> {
         match &self.batch {
+            Some(_) if self.streams() => Ok(Vec::new()),
             Some(path) => lines::read(path),
             None => Ok(lines::of_texts(&self.prompts)),
         }
@@ -117,18 +128,14 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     }
     base.check().map_err(|error| blame(error, &settings.given()))?;
     arguments.say_what_is_idle(&base, options, terminal)?;
-    let mut jobs: Vec<Job> = (0..).zip(lines).map(|(index, line)| Job::new(line, &base, index)).collect();
-    for Job { line, config } in &jobs {
-        config
-            .check()
-            .and_then(|()| config.check_speculation(false))
-            .map_err(|error| Failure::usage(format!("{}: {error}", line.place)))?;
-    }
+    let jobs = (0..).zip(lines).map(|(index, line)| Job::new(line, &base, index));
+    let mut jobs = jobs.collect::<Result<Vec<Job>, Failure>>()?;
     let slots = batch.batch_size.unwrap_or(SLOTS);
     memory::check_batch(&files.name, &files.config()?, options.formats(), slots, KEPT_CONTEXTS)?;
 
     let loaded = files.load(options, terminal)?;
-    let asked = asked_for(&loaded, &base, &jobs, batch.unordered)?;
+    jobs.iter_mut().try_for_each(|job| job.add_words(settings, &loaded.tokenizer))?;
+    let asked = asked_for(arguments, &loaded, &base, &jobs)?;
     let mut journal = match &batch.output {
         None => None,
         Some(path) => match open(path, batch.resume, interrupted, &asked, &jobs)? {
@@ -139,66 +146,62 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
             }
         },
     };
-    for Job { config, .. } in &mut jobs {
-        settings.add_words(config, &loaded.tokenizer)?;
-    }
-    let (failed, cut) =
-        Run { arguments, loaded: &loaded, jobs: &jobs, slots }.generate(&mut journal, terminal)?;
+    let there = |index: usize| journal.as_ref().is_some_and(|journal| journal.done.contains(&index));
+    let todo: Vec<_> = jobs.into_iter().enumerate().filter(|&(index, _)| !there(index)).collect();
+    let prompts = match batch.streams() {
+        true => Prompts::Incoming { lines: lines::incoming()?, index: 0 },
+        false => Prompts::Known(todo.into_iter()),
+    };
+    let came =
+        Run { arguments, loaded: &loaded, base: &base, slots }.generate(prompts, &mut journal, terminal)?;
     if let Some(journal) = journal {
         journal.finish()?;
     }
-    match failed {
-        0 => structure::check_count(cut),
-        failed => Err(Failure::new(format!("{failed} of {} prompts could not be continued", jobs.len()))),
+    match came {
+        Outcome { wrong: Some(wrong), .. } => Err(wrong),
+        Outcome { failed: 0, cut, .. } => structure::check_count(cut),
+        Outcome { failed, prompts, .. } => {
+            Err(Failure::new(format!("{failed} of {prompts} prompts could not be continued")))
+        }
     }
 }
 
 impl Job {
     /// Joins a line's settings with those of all. Without a seed of its own each has another one, counted from the seed
     /// of all: with it, the prompt alone gives the same text.
-    fn new(line: Line, base: &GenerationConfig, index: u64) -> Self {
+    fn new(line: Line, base: &GenerationConfig, index: u64) -> Result<Self, Failure> {
         let seed = base.seed.map(|seed| seed.wrapping_add(index));
         let config = line.config.clone().or(GenerationConfig { seed, ..base.clone() });
-        Self { line, config }
+        config
+            .check()
+            .and_then(|()| config.check_speculation(false))
+            .map_err(|error| Failure::usage(format!("{}: {error}", line.place)))?;
+        Ok(Self { line, config })
+    }
+
+    fn add_words(&mut self, settings: &Settings, tokenizer: &Tokenizer) -> Result<(), Failure> {
+        Ok(settings.add_words(&mut self.config, tokenizer)?)
     }
 }
 
-/// All that the output depends on, to tell whether an interrupted run was the same.
-fn asked_for(
-    loaded: &Loaded,
-    base: &GenerationConfig,
-    jobs: &[Job],
-    unordered: bool,
-) -> Result<Map<String, Value>, Failure> {
-    let mut prompts = Sha256::new();
-    for Job { line, .. } in jobs {
-        let fields = (&line.prompt, &line.id, &line.negative_prompt, &line.config);
-        prompts.update(serde_json::to_vec(&fields).map_err(Failure::new)?);
-        prompts.update(b"\n");
-    }
-    let hexadecimal = |hash: Sha256| -> Value {
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
-    };
-    let formats = loaded.model.formats();
-    Ok(Map::from_iter([
-        ("gpt2".to_owned(), env!("CARGO_PKG_VERSION").into()),
-        ("model".to_owned(), loaded.name.as_str().into()),
-        ("dtype".to_owned(), formats.weights.name().into()),
-        ("kv_dtype".to_owned(), formats.cache.name().into()),
-        ("weights".to_owned(), hexadecimal(sample(&loaded.model))),
-        ("settings".to_owned(), serde_json::to_value(base).map_err(Failure::new)?),
-        ("unordered".to_owned(), unordered.into()),
-        ("prompts".to_owned(), hexadecimal(prompts)),
-    ]))
+/// The prompts that are still to be continued.
+enum Prompts {
+    /// With their indices.
+    Known(vec::IntoIter<(usize, Job)>),
+    /// Those of standard input, and the next one's index.
+    Incoming { lines: Receiver<Result<Line, Failure>>, index: usize },
 }
 
-/// Parameters that no two models have in common.
-fn sample(model: &Model) -> Sha256 {
-    let (mut hash, weights) = (Sha256::new(), model.weights());
-    for values in [&weights.wpe, &weights.ln_f.weight, &weights.ln_f.bias] {
-        values.iter().for_each(|value| hash.update(value.to_le_bytes()));
-    }
-    hash
+/// What came of a run.
+struct Outcome {
+    /// Number of prompts, those that were done before included.
+    prompts: usize,
+    /// Prompts that could not be continued.
+    failed: usize,
+    /// Texts that were cut off before they had the structure that was asked for.
+    cut: usize,
+    /// Why nothing more was read.
+    wrong: Option<Failure>,
 }
 
 /// Opens the file to write to; none if it is complete.
@@ -209,7 +212,12 @@ fn open(
     asked: &Map<String, Value>,
     jobs: &[Job],
 ) -> Result<Option<Journal>, Failure> {
-    let sequences = |index: usize| jobs.get(index).map(|job| job.config.sequences());
+    let lines = |record: &Written| {
+        let Job { line, config } = jobs.get(record.index)?;
+        // A prompt that was healed is another one.
+        let fits = record.prompt == line.prompt || config.token_healing == Some(true);
+        fits.then(|| config.sequences())
+    };
     match interrupted {
         Some(before) => {
             let differs = |name: &&String| before.get(*name) != asked.get(*name);
@@ -221,11 +229,11 @@ fn open(
                     Failure::usage(message).hint(format!("`{path}.resume` says what it was asked for"))
                 );
             }
-            Journal::resume(path, sequences).map(Some)
+            Journal::resume(path, lines).map(Some)
         }
         // Nothing was interrupted: either it came to its end, or nothing has begun.
         None if resume && std::fs::exists(path).is_ok_and(|exists| exists) => {
-            let there = Journal::resume(path, sequences)?.done.len();
+            let there = Journal::count(path, lines)?;
             if there == jobs.len() {
                 return Ok(None);
             }
@@ -241,63 +249,82 @@ fn open(
 struct Run<'a> {
     arguments: &'a Arguments,
     loaded: &'a Loaded,
-    jobs: &'a [Job],
+    base: &'a GenerationConfig,
     slots: usize,
 }
 
 impl Run<'_> {
-    /// Generates what is not there yet; returns the number of prompts that failed, and of texts that
-    /// were cut off before they had the structure that was asked for.
+    /// Generates what is not there yet.
     fn generate(
         &self,
+        mut todo: Prompts,
         journal: &mut Option<Journal>,
         terminal: &mut Terminal,
-    ) -> Result<(usize, usize), Failure> {
-        let Self { arguments, loaded, jobs, slots } = *self;
+    ) -> Result<Outcome, Failure> {
+        let Self { arguments, loaded, slots, .. } = *self;
         let begin = Instant::now();
-        let there = |index: &usize| journal.as_ref().is_some_and(|journal| journal.done.contains(index));
-        let todo: Vec<usize> = (0..jobs.len()).filter(|index| !there(index)).collect();
-        let there = jobs.len() - todo.len();
+        let there = journal.as_ref().map_or(0, |journal| journal.done.len());
+        let total = match &todo {
+            Prompts::Known(jobs) => Some((there + jobs.len()) as u64),
+            Prompts::Incoming { .. } => None,
+        };
         let kept = memory::contexts(loaded.model.config(), loaded.model.formats(), KEPT_CONTEXTS);
         let prefixes = PrefixCache::new(&loaded.model, usize::try_from(kept).unwrap_or(usize::MAX));
         let mut batch = Batch::new(&loaded.model, slots);
         let mut progress = terminal.progress("generating", Unit::Prompts);
-        let (mut pushed, mut held, mut next) = (0, BTreeMap::new(), 0);
-        let (mut tokens, mut failed, mut cut) = (0, 0, 0);
+        let (mut open, mut held, mut next) = (BTreeMap::new(), BTreeMap::new(), 0);
+        let (mut failed, mut cut, mut wrong) = (0, 0, None);
         loop {
             // A few more than there are places: the next one must be there when a place is free.
-            while pushed < todo.len() && batch.unfinished() < 2 * slots {
-                batch.push(self.request(&jobs[todo[pushed]])?.prefix_cache(&prefixes));
-                pushed += 1;
+            while batch.unfinished() < 2 * slots {
+                match self.next(&mut todo, open.is_empty()) {
+                    Ok(Some((index, job))) => {
+                        let request = batch.push(self.request(&job)?.prefix_cache(&prefixes));
+                        open.insert(request, (index, job));
+                    }
+                    Ok(None) => break,
+                    Err(failure) => {
+                        // What came before it is not lost.
+                        wrong = Some(failure);
+                        todo = Prompts::Known(Vec::new().into_iter());
+                    }
+                }
             }
             let Some(event) = batch.next() else { break };
             let BatchEvent::Finished { request, prompt: prompt_tokens, scores, result } = event else {
-                tokens += 1;
                 continue;
             };
+            let Some((index, job)) = open.remove(&request) else { continue };
             let result = result.map_err(|error| error.to_string());
             failed += usize::from(result.is_err());
             cut += result.iter().flatten().filter(|completion| completion.complete == Some(false)).count();
             let place = if arguments.batch.unordered { next } else { request };
-            held.insert(place, (todo[request], Done { prompt_tokens, scores, result }));
-            while let Some((index, done)) = held.remove(&next) {
-                self.show(index, &done, next == 0, journal, terminal)?;
+            held.insert(place, (index, job, Done { prompt_tokens, scores, result }));
+            while let Some((index, job, done)) = held.remove(&next) {
+                self.show(index, &job, &done, next == 0, journal, terminal)?;
                 next += 1;
             }
-            progress.update((there + next) as u64, Some(jobs.len() as u64));
+            progress.update((there + next) as u64, total);
         }
         drop(progress);
-        let prompts = if there > 0 { format!("{there} prompts were there, ") } else { String::new() };
-        let speed = match begin.elapsed().as_secs_f64() {
-            seconds if tokens > 0 => format!(" · {:.1} tokens/s", f64::from(tokens) / seconds),
-            _ => String::new(),
-        };
-        let reused = match prefixes.stats().reused_tokens {
-            0 => String::new(),
-            reused => format!(" · {reused} tokens of prompts reused"),
-        };
-        terminal.remark(&format!("{prompts}{} prompts · {tokens} tokens{speed}{reused}", todo.len()));
-        Ok((failed, cut))
+        let seconds = begin.elapsed().as_secs_f64();
+        terminal.remark(&summary(there, next, seconds, batch.stats(), prefixes.stats().reused_tokens));
+        Ok(Outcome { prompts: there + next, failed, cut, wrong })
+    }
+
+    /// The next prompt, which may be waited for.
+    fn next(&self, todo: &mut Prompts, wait: bool) -> Result<Option<(usize, Job)>, Failure> {
+        match todo {
+            Prompts::Known(jobs) => Ok(jobs.next()),
+            Prompts::Incoming { lines, index } => {
+                let line = if wait { lines.recv().ok() } else { lines.try_recv().ok() };
+                let Some(line) = line else { return Ok(None) };
+                let mut job = Job::new(line?, self.base, *index as u64)?;
+                job.add_words(&self.arguments.settings, &self.loaded.tokenizer)?;
+                *index += 1;
+                Ok(Some((*index - 1, job)))
+            }
+        }
     }
 
     fn request(&self, Job { line, config }: &Job) -> Result<Generate<'_>, Failure> {
@@ -319,13 +346,13 @@ impl Run<'_> {
     fn show(
         &self,
         index: usize,
+        Job { line, config }: &Job,
         done: &Done,
         first: bool,
         journal: &mut Option<Journal>,
         terminal: &mut Terminal,
     ) -> Result<(), Failure> {
-        let Self { arguments, loaded, jobs, .. } = *self;
-        let Job { line, config } = &jobs[index];
+        let Self { arguments, loaded, .. } = *self;
         let Done { prompt_tokens, scores, result } = done;
         // A prompt that was healed is another one.
         let prompt = match config.token_healing {
@@ -387,6 +414,22 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// One line on what was done and how fast: reading the prompts, and writing what follows them.
+fn summary(there: usize, done: usize, seconds: f64, stats: BatchStats, reused: usize) -> String {
+    let there = if there > 0 { format!("{there} prompts were there, ") } else { String::new() };
+    let speed = |tokens: usize, time: Duration| match time.as_secs_f64() {
+        seconds if tokens > 0 && seconds > 0.0 => format!(" at {:.1}/s", tokens as f64 / seconds),
+        _ => String::new(),
+    };
+    let BatchStats { prompt_tokens, tokens, timing, .. } = stats;
+    let read = speed(prompt_tokens, timing.prefill);
+    let written = speed(tokens, timing.decode);
+    let reused = if reused > 0 { format!(" · {reused} tokens of prompts reused") } else { String::new() };
+    format!(
+        "{there}{done} prompts in {seconds:.2} s · {prompt_tokens} tokens read{read} · {tokens} written{written}{reused}"
+    )
 }
 
 /// A sequence as JSON, and where it belongs.

@@ -4,8 +4,8 @@
     make_checkpoint.py small && batch.py --model small
 
 `bench` reads prompts of one length all at once and decodes them in step: nothing is ever idle. What it would take for
-the same numbers of tokens is what a batch is held against, that gives out and takes in texts as it goes; and decoding alone,
-of a batch whose prompts are a few tokens long, against the decoding alone of `bench`. Medians over rounds.
+the same numbers of tokens is what a batch is held against, that gives out and takes in texts as it goes; and what it says of
+decoding alone, for which a token has an equal share of its pass, against the decoding alone of `bench`. Medians over rounds.
 """
 import argparse
 import json
@@ -47,18 +47,21 @@ def main() -> None:
                                          check=True, capture_output=True, text=True)
                     usage = [json.loads(line)["usage"] for line in run.stdout.splitlines()]
                     read, written = (sum(u[kind] for u in usage) for kind in ("prompt_tokens", "completion_tokens"))
-                    seconds = written / float(re.search(r"([0-9.]+) tokens/s", run.stderr)[1])
+                    found = re.search(r"prompts in ([0-9.]+) s .* ([0-9]+) written at ([0-9.]+)/s", run.stderr)
+                    seconds, decoding = float(found[1]), float(found[3])
                     bench = subprocess.run([*program, "bench", "--json", "--batch", str(arguments.batch_size), "--repetitions",
                                             "1", "--prompt-tokens", str(max(read // len(usage), 1)),
                                             "--new-tokens", str(arguments.new_tokens + 1)],
                                            check=True, capture_output=True, text=True)
                     bench = json.loads(bench.stdout)
                     ideal = read / bench["prefill_tokens_per_second"] + written / bench["decode_tokens_per_second"]
-                    ratios[setting].append((ideal / seconds, written / seconds, written / ideal))
+                    ratios[setting].append((ideal / seconds, written / seconds, written / ideal,
+                                            decoding / bench["decode_tokens_per_second"], decoding))
         for setting, rounds in ratios.items():
-            ratio, mine, bench = (statistics.median(column) for column in zip(*rounds))
+            ratio, mine, bench, share, decoding = (statistics.median(column) for column in zip(*rounds))
             spread = f"{min(r[0] for r in rounds):.2f}..{max(r[0] for r in rounds):.2f}"
-            print(f"{name}, {setting}: {mine:.1f} tokens/s written, bench would {bench:.1f}: {ratio:.2f} ({spread})", flush=True)
+            print(f"{name}, {setting}: {mine:.1f} tokens/s written, bench would {bench:.1f}: {ratio:.2f} ({spread}); "
+                  f"decoding alone {decoding:.1f}, {share:.2f} of bench", flush=True)
 
 
 if __name__ == "__main__":

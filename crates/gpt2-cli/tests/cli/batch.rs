@@ -114,6 +114,16 @@ fn prompts_may_be_arguments_and_one_that_fails_is_named() {
         })
     );
     assert_eq!((&records[0]["prompt"], &records[2]["prompt"]), (&json!("Hi"), &json!("-n")));
+    // A file of which nothing is left to do says so too.
+    for flags in [&[][..], &["--resume"]] {
+        let written = room.gpt2(&[&line[..], &["--output=out.jsonl"], flags].concat());
+        assert_eq!(written.code, Some(1), "{}", written.stderr);
+        assert!(
+            written.stderr.ends_with("error: 1 of 3 prompts could not be continued\n"),
+            "{}",
+            written.stderr
+        );
+    }
 }
 
 #[test]

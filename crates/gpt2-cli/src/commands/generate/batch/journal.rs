@@ -17,12 +17,24 @@ use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
-/// An open file, and which prompts it has already.
+/// An open file, and what it had when it was opened.
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
+    pub(super) there: There,
+}
+
+/// What a file has.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct There {
     /// The indices of the prompts that are done.
     pub(super) done: BTreeSet<usize>,
+    /// How many of these could not be continued.
+    pub(super) failed: usize,
+    /// Texts that were cut off before they had the structure that was asked for.
+    pub(super) cut: usize,
+    /// Bytes of the lines of the prompts that are done.
+    length: usize,
 }
 
 /// What tells where a line belongs.
@@ -34,6 +46,7 @@ pub(super) struct Record {
     #[serde(default)]
     sequence: usize,
     error: Option<Value>,
+    complete: Option<bool>,
 }
 
 impl Journal {
@@ -65,7 +78,7 @@ impl Journal {
         fs::write(&draft, text).and_then(|()| fs::rename(&draft, &name)).map_err(fail)?;
         let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(fail)?;
         lock(&file, path)?;
-        Ok(Self { path: path.into(), file, done: BTreeSet::new() })
+        Ok(Self { path: path.into(), file, there: There::default() })
     }
 
     /// Goes on with a file, less what is not whole; `lines` says how many lines the prompt of a line has, if it is of this
@@ -75,14 +88,16 @@ impl Journal {
         // It may have ended between its notes and its file.
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(fail)?;
         lock(&file, path)?;
-        let (done, length) = read(path, lines)?;
-        file.set_len(length as u64).map_err(fail)?;
-        Ok(Self { path: path.into(), file, done })
+        let there = Self::read(path, lines)?;
+        file.set_len(there.length as u64).map_err(fail)?;
+        Ok(Self { path: path.into(), file, there })
     }
 
-    /// The number of prompts that a file has, which stays as it is.
-    pub(super) fn count(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<usize, Failure> {
-        Ok(read(path, lines)?.0.len())
+    /// Tells what a file has, which stays as it is.
+    pub(super) fn read(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<There, Failure> {
+        let text = fs::read(path).map_err(|error| Failure::caused(format!("cannot read `{path}`"), error))?;
+        whole(&text, lines)
+            .map_err(|line| Failure::new(format!("line {line} of `{path}` is not of this run")))
     }
 
     /// Writes the lines of a prompt in one piece.
@@ -115,34 +130,31 @@ fn notes(path: &str) -> PathBuf {
     format!("{path}.resume").into()
 }
 
-/// Reads which prompts a file has, and how long their lines are together.
-fn read(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<(BTreeSet<usize>, usize), Failure> {
-    let text = fs::read(path).map_err(|error| Failure::caused(format!("cannot read `{path}`"), error))?;
-    whole(&text, lines).map_err(|line| Failure::new(format!("line {line} of `{path}` is not of this run")))
-}
-
-/// The prompts whose lines are all there, and the length of these lines; or the number of a line that cannot be.
-fn whole(text: &[u8], lines: impl Fn(&Record) -> Option<usize>) -> Result<(BTreeSet<usize>, usize), usize> {
-    let (mut done, mut length) = (BTreeSet::new(), 0);
-    let (mut end, mut expected) = (0, 0);
+/// The prompts whose lines are all there; or the number of a line that cannot be.
+fn whole(text: &[u8], lines: impl Fn(&Record) -> Option<usize>) -> Result<There, usize> {
+    let mut there = There::default();
+    let (mut end, mut expected, mut cut) = (0, 0, 0);
     for (number, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
         end += line.len();
         if !line.ends_with(b"\n") {
             break;
         }
         let record: Record = serde_json::from_slice(line).map_err(|_| number + 1)?;
-        let count = lines(&record).filter(|_| !done.contains(&record.index)).ok_or(number + 1)?;
+        let count = lines(&record).filter(|_| !there.done.contains(&record.index)).ok_or(number + 1)?;
         if record.sequence != expected {
             return Err(number + 1);
         }
         expected += 1;
+        cut += usize::from(record.complete == Some(false));
         if record.error.is_some() || expected == count {
+            there.failed += usize::from(record.error.is_some());
+            there.cut += std::mem::take(&mut cut);
+            there.length = end;
+            there.done.insert(record.index);
             expected = 0;
-            length = end;
-            done.insert(record.index);
         }
     }
-    Ok((done, length))
+    Ok(there)
 }
 
 #[cfg(test)]
@@ -155,16 +167,23 @@ mod tests {
             "{\"prompt\":\"\",\"index\":0,\"sequence\":0}\n",
             "{\"prompt\":\"\",\"index\":2,\"sequence\":0}\n{\"prompt\":\"\",\"index\":2,\"sequence\":1}\n",
             "{\"prompt\":\"\",\"index\":1,\"error\":\"no\"}\n",
-            "{\"prompt\":\"\",\"index\":3,\"sequence\":0}\n{\"prompt\":\"\",\"index\":3,\"sequence\":1}\n",
+            "{\"prompt\":\"\",\"index\":3,\"sequence\":0,\"complete\":false}\n",
+            "{\"prompt\":\"\",\"index\":3,\"sequence\":1,\"complete\":true}\n",
         );
         let lines = |record: &Record| [1, 2, 2, 2].get(record.index).copied();
         let all = whole(text.as_bytes(), lines).unwrap();
-        assert_eq!(all, (BTreeSet::from([0, 1, 2, 3]), text.len()));
+        let expected = There { done: BTreeSet::from([0, 1, 2, 3]), failed: 1, cut: 1, length: text.len() };
+        assert_eq!(all, expected);
         // Wherever it is cut, what is left is a beginning that ends with a prompt.
         let mut lengths = BTreeSet::new();
         for cut in 0..text.len() {
-            let (done, length) = whole(&text.as_bytes()[..cut], lines).unwrap();
-            assert!(length <= cut && done.len() == lengths.len() + usize::from(lengths.insert(length)) - 1);
+            let there = whole(&text.as_bytes()[..cut], lines).unwrap();
+            let There { done, length, .. } = there;
+            assert!(
+                there.cut == 0
+                    && length <= cut
+                    && done.len() == lengths.len() + usize::from(lengths.insert(length)) - 1
+            );
         }
         assert_eq!(lengths.len(), 4);
         for (wrong, line) in [
@@ -189,7 +208,7 @@ mod tests {
         let mut again = other().unwrap();
         again.write(b"{\"index\":0,\"prompt\":\"\"}\n{\"ind").unwrap();
         // To look at it changes nothing.
-        assert_eq!(Journal::count(path, |_| Some(1)).unwrap(), 1);
+        assert_eq!(Journal::read(path, |_| Some(1)).unwrap().done.len(), 1);
         assert!(fs::read(path).unwrap().ends_with(b"{\"ind"));
         again.finish().unwrap();
         assert!(!notes(path).exists());

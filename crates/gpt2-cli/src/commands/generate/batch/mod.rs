@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use self::asked::asked_for;
-use self::journal::{Journal, Record as Written};
+use self::journal::{Journal, Record as Written, There};
 use self::lines::Line;
 use super::output::Record;
 use super::settings::Settings;
@@ -139,14 +139,14 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let mut journal = match &batch.output {
         None => None,
         Some(path) => match open(path, batch.resume, interrupted, &asked, &jobs)? {
-            Some(journal) => Some(journal),
-            None => {
+            Found::Open(journal) => Some(journal),
+            Found::Complete(there) => {
                 terminal.note(&format!("`{path}` is complete"));
-                return Ok(());
+                return Outcome::of(&there).judge();
             }
         },
     };
-    let there = |index: usize| journal.as_ref().is_some_and(|journal| journal.done.contains(&index));
+    let there = |index: usize| journal.as_ref().is_some_and(|journal| journal.there.done.contains(&index));
     let todo: Vec<_> = jobs.into_iter().enumerate().filter(|&(index, _)| !there(index)).collect();
     let prompts = match batch.streams() {
         true => Prompts::Incoming { lines: lines::incoming()?, index: 0 },
@@ -157,13 +157,7 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     if let Some(journal) = journal {
         journal.finish()?;
     }
-    match came {
-        Outcome { wrong: Some(wrong), .. } => Err(wrong),
-        Outcome { failed: 0, cut, .. } => structure::check_count(cut),
-        Outcome { failed, prompts, .. } => {
-            Err(Failure::new(format!("{failed} of {prompts} prompts could not be continued")))
-        }
-    }
+    came.judge()
 }
 
 impl Job {
@@ -192,9 +186,15 @@ enum Prompts {
     Incoming { lines: Receiver<Result<Line, Failure>>, index: usize },
 }
 
-/// What came of a run.
+/// The file to write to.
+enum Found {
+    Open(Journal),
+    /// There is nothing left to write.
+    Complete(There),
+}
+
+/// What came of a run and the one that it goes on with, if there is one.
 struct Outcome {
-    /// Number of prompts, those that were done before included.
     prompts: usize,
     /// Prompts that could not be continued.
     failed: usize,
@@ -204,14 +204,31 @@ struct Outcome {
     wrong: Option<Failure>,
 }
 
-/// Opens the file to write to; none if it is complete.
+impl Outcome {
+    fn of(there: &There) -> Self {
+        Self { prompts: there.done.len(), failed: there.failed, cut: there.cut, wrong: None }
+    }
+
+    /// Fails if something could not be done.
+    fn judge(self) -> Result<(), Failure> {
+        match self {
+            Self { wrong: Some(wrong), .. } => Err(wrong),
+            Self { failed: 0, cut, .. } => structure::check_count(cut),
+            Self { failed, prompts, .. } => {
+                Err(Failure::new(format!("{failed} of {prompts} prompts could not be continued")))
+            }
+        }
+    }
+}
+
+/// Opens the file to write to.
 fn open(
     path: &str,
     resume: bool,
     interrupted: Option<Map<String, Value>>,
     asked: &Map<String, Value>,
     jobs: &[Job],
-) -> Result<Option<Journal>, Failure> {
+) -> Result<Found, Failure> {
     let lines = |record: &Written| {
         let Job { line, config } = jobs.get(record.index)?;
         // A prompt that was healed is another one.
@@ -229,19 +246,20 @@ fn open(
                     Failure::usage(message).hint(format!("`{path}.resume` says what it was asked for"))
                 );
             }
-            Journal::resume(path, lines).map(Some)
+            Journal::resume(path, lines).map(Found::Open)
         }
         // Nothing was interrupted: either it came to its end, or nothing has begun.
         None if resume && std::fs::exists(path).is_ok_and(|exists| exists) => {
-            let there = Journal::count(path, lines)?;
-            if there == jobs.len() {
-                return Ok(None);
+            let there = Journal::read(path, lines)?;
+            if there.done.len() == jobs.len() {
+                return Ok(Found::Complete(there));
             }
+            let there = there.done.len();
             let message =
                 format!("`{path}` has {there} of {} prompts, and `{path}.resume` is missing", jobs.len());
             Err(Failure::usage(message).hint("without it nothing says what they were asked for with"))
         }
-        None => Journal::begin(path, asked).map(Some),
+        None => Journal::begin(path, asked).map(Found::Open),
     }
 }
 
@@ -263,7 +281,8 @@ impl Run<'_> {
     ) -> Result<Outcome, Failure> {
         let Self { arguments, loaded, slots, .. } = *self;
         let begin = Instant::now();
-        let there = journal.as_ref().map_or(0, |journal| journal.done.len());
+        let mut came = Outcome::of(journal.as_ref().map_or(&There::default(), |journal| &journal.there));
+        let there = came.prompts;
         let total = match &todo {
             Prompts::Known(jobs) => Some((there + jobs.len()) as u64),
             Prompts::Incoming { .. } => None,
@@ -273,7 +292,6 @@ impl Run<'_> {
         let mut batch = Batch::new(&loaded.model, slots);
         let mut progress = terminal.progress("generating", Unit::Prompts);
         let (mut open, mut held, mut next) = (BTreeMap::new(), BTreeMap::new(), 0);
-        let (mut failed, mut cut, mut wrong) = (0, 0, None);
         loop {
             // A few more than there are places: the next one must be there when a place is free.
             while batch.unfinished() < 2 * slots {
@@ -285,7 +303,7 @@ impl Run<'_> {
                     Ok(None) => break,
                     Err(failure) => {
                         // What came before it is not lost.
-                        wrong = Some(failure);
+                        came.wrong = Some(failure);
                         todo = Prompts::Known(Vec::new().into_iter());
                     }
                 }
@@ -296,20 +314,22 @@ impl Run<'_> {
             };
             let Some((index, job)) = open.remove(&request) else { continue };
             let result = result.map_err(|error| error.to_string());
-            failed += usize::from(result.is_err());
-            cut += result.iter().flatten().filter(|completion| completion.complete == Some(false)).count();
+            came.failed += usize::from(result.is_err());
+            came.cut +=
+                result.iter().flatten().filter(|completion| completion.complete == Some(false)).count();
             let place = if arguments.batch.unordered { next } else { request };
             held.insert(place, (index, job, Done { prompt_tokens, scores, result }));
             while let Some((index, job, done)) = held.remove(&next) {
                 self.show(index, &job, &done, next == 0, journal, terminal)?;
                 next += 1;
             }
-            progress.update((there + next) as u64, total);
+            came.prompts = there + next;
+            progress.update(came.prompts as u64, total);
         }
         drop(progress);
         let seconds = begin.elapsed().as_secs_f64();
         terminal.remark(&summary(there, next, seconds, batch.stats(), prefixes.stats().reused_tokens));
-        Ok(Outcome { prompts: there + next, failed, cut, wrong })
+        Ok(came)
     }
 
     /// The next prompt, which may be waited for.

@@ -31,9 +31,6 @@ use crate::workspace::Workspace;
 /// Processors and the choice of tokens run on the model's threads, many requests at once; where functions of the caller's
 /// take part, on the caller's.
 ///
-/// A caller's own step, allowed-tokens function or criterion must not use the model: it runs as a task of the model's
-/// pool, which would wait for itself.
-///
 /// It is an iterator of what happens, which ends when nothing is left to do, and goes on when there is something again.
 ///
 /// ```
@@ -141,8 +138,7 @@ enum Progress<'m> {
 impl<'m> Batch<'m> {
     /// Makes an empty batch in which up to `slots` sequences go through the model together.
     ///
-    /// It needs what [`MemoryNeed::batch`](crate::memory::MemoryNeed::batch) says, and a workspace and caches for each
-    /// request that goes by itself. A request for more sequences than that
+    /// It needs what [`MemoryNeed::batch`](crate::memory::MemoryNeed::batch) says. A request for more sequences than that
     /// waits until it has the batch for itself.
     ///
     /// # Panics

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Measure what structured output costs a token, against decoding with none, in turn.
 
-    make_checkpoint.py small && structured.py --model small
+    widen.py wide && structured.py --model wide
 
-`regex` allows every text, so its tokens must be those of decoding with no form asked for, and they are compared;
-`records` are JSON objects with strings, numbers and names of a list, as many as there is room for. A figure is seconds of
-decoding for each token, a ratio is one to plain decoding in the same round; both are medians over the rounds.
+`regex` allows every text, so its tokens must be those of decoding with no form asked for, and they are compared (random
+weights write bytes that are no text, hence a widened demo model); `records` are JSON objects with strings, numbers and
+names of a list, as many as there is room for. A figure is seconds of decoding for each token, a ratio is one to plain
+decoding in the same round; both are medians over the rounds.
 """
 import argparse
 import json

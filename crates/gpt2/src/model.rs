@@ -323,7 +323,10 @@ pub enum StepError {
         vocabulary: usize,
     },
     /// The tokens do not fit into the context.
-    #[error("{new} tokens after {past} do not fit into the model's context of {context}")]
+    #[error("{new} {}tokens do not fit into the model's context of {context}{}",
+        if *past > 0 { "more " } else { "" },
+        if *past > 0 { format!(", which has {past}") } else { String::new() }
+    )]
     Context {
         /// Positions seen before.
         past: usize,

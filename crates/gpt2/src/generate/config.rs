@@ -358,7 +358,14 @@ impl GenerationConfig {
     /// # Errors
     /// If the bytes are not a JSON object or a value has the wrong type. The message names the field.
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
-        let fields: Map<String, Value> = serde_json::from_slice(json).map_err(ConfigError::Json)?;
+        Self::from_fields(serde_json::from_slice(json).map_err(ConfigError::Json)?)
+    }
+
+    /// Reads the fields of such a file.
+    ///
+    /// # Errors
+    /// If a setting cannot be what it is; the message names it.
+    pub fn from_fields(fields: Map<String, Value>) -> Result<Self, ConfigError> {
         serde_json::from_value(Value::Object(fields.clone())).map_err(|error| {
             let one = |(name, value): (&String, &Value)| {
                 Value::Object(Map::from_iter([(name.clone(), value.clone())]))
@@ -493,7 +500,8 @@ impl GenerationConfig {
     }
 
     /// Whether a negative prompt has a say.
-    pub(super) fn guides(&self) -> bool {
+    #[must_use]
+    pub fn guides(&self) -> bool {
         self.guidance_scale.is_some_and(|scale| scale != 1.0)
     }
 

@@ -8,6 +8,7 @@ use super::details::{Details, Recording};
 use super::request::{Criterion, Generate};
 use super::{FinishReason, GenerateError, guidance};
 use crate::cache::{KvCache, PrefixCache};
+use crate::config::Config;
 use crate::model::{Model, StepError};
 use crate::predict::{PREFILL_CHUNK, normaliser, prefill, prefill_probed};
 use crate::probe::Probe;
@@ -80,15 +81,28 @@ pub(super) struct Limit {
     pub(super) reason: FinishReason,
 }
 
+/// The processors that settings ask for, and the tokens that end a text.
+pub(super) fn chain(
+    model: &Model,
+    tokenizer: Option<&Tokenizer>,
+    config: &GenerationConfig,
+    total_tokens: usize,
+) -> Result<(Chain, Vec<u32>), GenerateError> {
+    if config.stop_strings.is_some() && tokenizer.is_none() {
+        return Err(GenerateError::NoTokenizer("stop_strings"));
+    }
+    let Config { vocab_size: vocabulary, eos_token_ids, .. } = model.config();
+    let eos_token_ids = config.eos_token_id.as_ref().unwrap_or(eos_token_ids).clone();
+    let setup = Setup { eos_token_ids: &eos_token_ids, total_tokens, vocabulary: *vocabulary, tokenizer };
+    Ok((Chain::new(config, &setup)?, eos_token_ids))
+}
+
 impl<'m> Core<'m> {
     /// Checks what is asked for; nothing is computed yet. The time that it may take begins now.
     pub(super) fn new(request: Generate<'m>) -> Result<Self, GenerateError> {
         let begin = Instant::now();
         let Generate { model, tokenizer, mut prompt, negative_prompt, config, .. } = request;
         let Generate { processors, allowed, criteria, details, prefixes, .. } = request;
-        if config.stop_strings.is_some() && tokenizer.is_none() {
-            return Err(GenerateError::NoTokenizer("stop_strings"));
-        }
         if prompt.is_empty() {
             prompt.extend(config.bos_token_id.or(model.config().bos_token_id));
         }
@@ -100,12 +114,8 @@ impl<'m> Core<'m> {
         let other = unconditional.as_ref().map_or(0, Vec::len);
         let limit = limit(model, &config, prompt.len(), other)?;
         let vocabulary = model.config().vocab_size;
-        let eos_token_ids =
-            config.eos_token_id.clone().unwrap_or_else(|| model.config().eos_token_ids.clone());
-        let total_tokens = limit.tokens;
         let calls_back = !processors.is_empty() || allowed.is_some() || !criteria.is_empty();
-        let setup = Setup { eos_token_ids: &eos_token_ids, total_tokens, vocabulary, tokenizer };
-        let mut chain = Chain::new(&config, &setup)?;
+        let (mut chain, eos_token_ids) = chain(model, tokenizer, &config, limit.tokens)?;
         if let Some(watermarking) = config.watermarking_config {
             chain.add(Place::Watermark, Box::new(Watermark::new(watermarking, vocabulary)));
         }

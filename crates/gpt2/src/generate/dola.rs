@@ -49,7 +49,7 @@ struct Premature {
 ///
 /// # Errors
 /// If none of them is one of the model's.
-fn layers(config: &Config, setting: &DolaLayers) -> Result<Vec<usize>, GenerateError> {
+pub(super) fn layers(config: &Config, setting: &DolaLayers) -> Result<Vec<usize>, GenerateError> {
     let last = config.n_layer;
     // With a tied head the embeddings would predict the token itself.
     let first = match last {

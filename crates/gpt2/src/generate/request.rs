@@ -1,7 +1,9 @@
 //! What is to be generated: a prompt, settings, and what a caller adds of his own.
 
 use super::config::GenerationConfig;
+use super::core::chain;
 use super::details::DetailsRequest;
+use super::dola::layers;
 use super::text::{Completion, TextGeneration};
 use super::{GenerateError, Generation, StructuredOutputs};
 use crate::cache::PrefixCache;
@@ -230,6 +232,21 @@ impl<'m> Generate<'m> {
     pub fn details(mut self, request: DetailsRequest) -> Self {
         self.details = Some(request);
         self
+    }
+
+    /// Checks the settings, by themselves, against each other, and against the model and its vocabulary. Whether the
+    /// prompt fits is left to those who begin.
+    ///
+    /// # Errors
+    /// If a setting is out of its range or contradicts another, cannot be used with this model, or is a text and there
+    /// is no tokenizer.
+    pub fn check(&self) -> Result<(), GenerateError> {
+        self.config.check()?;
+        self.config.check_speculation(self.assistant.is_some())?;
+        if let Some(setting) = &self.config.dola_layers {
+            layers(self.model.config(), setting)?;
+        }
+        chain(self.model, self.tokenizer, &self.config, self.model.config().n_positions).map(drop)
     }
 
     /// Runs the prompt through the model, and gives the tokens as they are chosen.

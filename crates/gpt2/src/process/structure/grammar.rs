@@ -83,10 +83,12 @@ impl Grammar {
             }
             StructuredOutputs::Grammar(text) => TopLevelGrammar::from_lark(text.clone()),
         };
-        let mut parser = vocabulary.parsers.create_parser(grammar).map_err(message)?;
+        let regex = matches!(outputs, StructuredOutputs::Regex(_));
+        let wrong = |error| if regex { of_regex(&message(error)) } else { message(error) };
+        let mut parser = vocabulary.parsers.create_parser(grammar).map_err(wrong)?;
         // What would be left out of account is refused.
         if let Some(warning) = parser.grammar_warnings().first() {
-            return Err(warning.clone());
+            return Err(message(warning));
         }
         let mut start = Matcher::new(Ok(parser));
         if let Some(error) = start.get_error() {
@@ -141,11 +143,25 @@ pub(super) fn message(error: impl Display) -> String {
     let end =
         ["\n<non-verbose/>", "\n<backtrace>", "\n<state>"].iter().filter_map(|mark| text.find(mark)).min();
     let text = text[..end.unwrap_or(text.len())].trim_end();
+    // What these say of options and features is for those who build with the crate.
+    if text.starts_with("oneOf ") {
+        return "`oneOf` is supported only where its alternatives cannot overlap; `anyOf` may be what is meant"
+            .to_owned();
+    }
+    if let Some((_, reference)) = text.split_once("'referencing' feature; ref ") {
+        return format!("only references within the schema (`#/...`) are supported: {reference}");
+    }
     match text.strip_prefix("panic: ") {
         Some("missing special token prefix") => "special tokens (`<|…|>`) are not supported".to_owned(),
         Some(panic) => format!("llguidance cannot read it: {panic}"),
         None => text.to_owned(),
     }
+}
+
+/// A message without the grammar that was made around a regular expression.
+fn of_regex(message: &str) -> String {
+    let message = message.split("\n   1 | start: ").next().unwrap_or(message);
+    message.find("regex parse error:").map_or(message, |start| &message[start..]).to_owned()
 }
 
 /// A schema that says how JSON is written.

@@ -193,6 +193,8 @@ impl From<DivergenceError> for Failure {
 impl From<GenerateError> for Failure {
     fn from(error: GenerateError) -> Self {
         match error {
+            GenerateError::Step(StepError::Context { past: 0, new, context }) => Self::too_long(new, context)
+                .hint("shorten it, or have the model look at the end of it with `--overflow slide`"),
             GenerateError::Step(error) => error.into(),
             GenerateError::Tokenizer(error) => error.into(),
             GenerateError::MaxLength { .. } => Self::new(error)

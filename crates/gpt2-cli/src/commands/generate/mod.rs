@@ -74,6 +74,9 @@ struct Files {
     strict: bool,
 }
 
+/// Why a negative prompt changes nothing.
+const UNGUIDED: &str = "it takes a `guidance_scale` other than 1";
+
 /// Generates and shows the continuations.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let Arguments { settings, files: Files { print_config, .. }, batch, .. } = arguments;
@@ -139,14 +142,18 @@ impl Arguments {
         let given = self.settings.given();
         let idle = config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting));
         let idle = idle.map(|idle| (flag(idle.setting), idle.reason));
-        let words = self.settings.idle_words(config).map(|reason| ("--force-words".to_owned(), reason));
-        for (flag, reason) in idle.chain(words).chain(self.settings.speculation.idle(options)) {
-            let message = format!("`{flag}` has no effect: {reason}");
-            if self.files.strict {
-                return Err(Failure::usage(message));
-            }
-            terminal.note(&message);
+        let words = self.settings.idle_words(config).map(|(flag, reason)| (flag.to_owned(), reason));
+        let mut idle = idle.chain(words).chain(self.settings.speculation.idle(options));
+        idle.try_for_each(|(flag, reason)| self.say_idle(&flag, reason, terminal))
+    }
+
+    /// Says that a setting changes nothing, and why; with `--strict` that is an error.
+    fn say_idle(&self, name: &str, reason: &str, terminal: &Terminal) -> Result<(), Failure> {
+        let message = format!("`{name}` has no effect: {reason}");
+        if self.files.strict {
+            return Err(Failure::usage(message));
         }
+        terminal.note(&message);
         Ok(())
     }
 }
@@ -173,6 +180,14 @@ fn blame(error: GenerateError, given: &GenerationConfig) -> Failure {
             "it comes from the model's `generation_config.json` or the file that was named; the flag of this name goes \
              before it",
         ),
+        GenerateError::Contradiction(one, other) if sets(given, one) || sets(given, other) => {
+            let name = |setting: &str| match &given.structured_outputs {
+                Some(outputs) if setting == "structured_outputs" => structure::flag(outputs.name()),
+                _ if sets(given, setting) => flag(setting),
+                _ => setting.to_owned(),
+            };
+            Failure::usage(format!("`{}` cannot be combined with `{}`", name(one), name(other)))
+        }
         _ => error.into(),
     }
 }

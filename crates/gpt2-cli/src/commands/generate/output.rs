@@ -81,11 +81,23 @@ pub(super) fn text(
     heading(terminal, 0);
     terminal.output.text(prompt, DIM)?;
     terminal.output.flush()?;
+    let mut open = !prompt.is_empty();
     for delta in texts.by_ref() {
-        let delta = delta?;
+        let delta = match delta {
+            Ok(delta) => delta,
+            Err(error) => {
+                // The line that was begun is not the error's.
+                if open {
+                    writeln!(terminal.output)?;
+                    terminal.output.flush()?;
+                }
+                return Err(error.into());
+            }
+        };
         if delta.token.sequence == 0 && !delta.text.is_empty() {
             terminal.output.text(&delta.text, plain)?;
             terminal.output.flush()?;
+            open = true;
         }
     }
     writeln!(terminal.output)?;

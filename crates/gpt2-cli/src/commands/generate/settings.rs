@@ -10,6 +10,7 @@ use gpt2::generate::{
 };
 use gpt2::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 
+use super::UNGUIDED;
 use super::speculation::Speculation;
 use super::structure::Structure;
 use crate::arguments::{at_most, count, not_negative, positive, seed, share, token_id};
@@ -451,10 +452,15 @@ impl Settings {
         (&self.constraints.bad_words, &self.mode.force_words)
     }
 
-    /// Why words that must occur need not, if that is so; they are not part of the settings yet.
-    pub(super) fn idle_words(&self, config: &GenerationConfig) -> Option<&'static str> {
-        (!self.mode.force_words.is_empty() && config.beams() == 1)
-            .then_some("it takes several beams (`num_beams`)")
+    /// Flags with texts that change nothing, and why; they are not part of the settings yet.
+    pub(super) fn idle_words(
+        &self,
+        config: &GenerationConfig,
+    ) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let words = !self.mode.force_words.is_empty() && config.beams() == 1;
+        let negative = self.mode.negative_prompt.is_some() && !config.guides();
+        let words = words.then_some(("--force-words", "it takes several beams (`num_beams`)"));
+        words.into_iter().chain(negative.then_some(("--negative-prompt", UNGUIDED)))
     }
 
     /// What the text is to stay away from.

@@ -17,18 +17,21 @@ const LOOKED_UP: usize = 15;
 /// More are never worth the arithmetic.
 const MOST: usize = 64;
 
+/// Why what is said of a model that guesses changes nothing.
+const NOBODY_GUESSES: &str = "no model guesses (`--assistant`, `--speculate self`)";
+
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Speed (changes no text)")]
 pub(super) struct Speculation {
-    /// Guess tokens, for the model to look at several positions at once
+    /// Guess tokens, for the model to look at several positions at once; for a single prompt
     #[arg(long, value_name = "HOW", value_enum, conflicts_with = "assistant")]
     speculate: Option<Guesses>,
     /// A smaller model that guesses tokens: any GPT-2 with the same vocabulary
     #[arg(long, value_name = "ID|DIR")]
     assistant: Option<String>,
-    /// The number format of the weights of the model that guesses
-    #[arg(long, value_name = "DTYPE", value_enum, default_value_t = Dtype::Int4)]
-    assistant_dtype: Dtype,
+    /// The number format of the weights of the model that guesses [default: int4]
+    #[arg(long, value_name = "DTYPE", value_enum)]
+    assistant_dtype: Option<Dtype>,
     /// Most tokens that it guesses at a time [default: 15]
     #[arg(long, value_name = "N", value_parser = at_most(MOST), allow_negative_numbers = true)]
     num_assistant_tokens: Option<usize>,
@@ -87,16 +90,23 @@ impl Speculation {
     pub(super) fn idle(&self, options: &Options) -> Option<(String, &'static str)> {
         let idle = |name: &str, reason| Some((name.to_owned(), reason));
         let guesses = self.asks().is_some();
-        if self.speculate == Some(Guesses::Myself) && self.assistant_dtype == options.dtype {
+        if self.speculate == Some(Guesses::Myself) && self.dtype() == options.dtype {
             idle(
                 "--speculate self",
                 "the copy that guesses would be the model again: see `--assistant-dtype`",
             )
         } else if self.num_assistant_tokens.is_some() && !guesses {
-            idle("--num-assistant-tokens", "no model guesses (`--assistant`, `--speculate self`)")
+            idle("--num-assistant-tokens", NOBODY_GUESSES)
+        } else if self.assistant_dtype.is_some() && !guesses {
+            idle("--assistant-dtype", NOBODY_GUESSES)
         } else {
             None
         }
+    }
+
+    /// The format of the weights of the model that guesses.
+    fn dtype(&self) -> Dtype {
+        self.assistant_dtype.unwrap_or(Dtype::Int4)
     }
 
     /// Loads the model that guesses, if there is to be one.
@@ -107,7 +117,7 @@ impl Speculation {
         options: &Options,
         terminal: &Terminal,
     ) -> Result<Option<Model>, Failure> {
-        let mut options = Options { dtype: self.assistant_dtype, kv_dtype: None, ..options.clone() };
+        let mut options = Options { dtype: self.dtype(), kv_dtype: None, ..options.clone() };
         let cpu = || Arc::clone(loaded.model.cpu());
         if let Some(name) = &self.assistant {
             (options.model, options.revision) = (Some(name.clone()), None);
@@ -121,7 +131,7 @@ impl Speculation {
             }
             return Ok(Some(assistant));
         }
-        let other = self.assistant_dtype.format() != loaded.model.formats().weights;
+        let other = self.dtype().format() != loaded.model.formats().weights;
         if self.speculate == Some(Guesses::Myself) && other {
             return Ok(Some(files.load_on(cpu(), &options, terminal)?));
         }

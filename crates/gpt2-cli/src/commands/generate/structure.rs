@@ -2,7 +2,6 @@
 
 use std::fs::File;
 
-use clap::builder::NonEmptyStringValueParser;
 use gpt2::generate::{Completion, FinishReason, StructuredOutputs};
 use serde_json::Value;
 
@@ -24,7 +23,7 @@ pub(super) struct Structure {
     #[arg(long, value_name = "RE", allow_hyphen_values = true)]
     regex: Option<String>,
     /// This text, or one of several if it is repeated
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     choice: Vec<String>,
     /// A text of this grammar, Lark or GBNF: the grammar itself (`start: ...`, `root ::= ...`), or a file
     #[arg(long, value_name = "GRAMMAR|FILE")]
@@ -46,7 +45,10 @@ impl Structure {
         } else if let Some(given) = grammar {
             // A rule has a colon behind its name, in both flavours.
             let inline = given.contains('\n') || given.contains("::=") || given.contains(": ");
-            Some(StructuredOutputs::Grammar(if inline { given.clone() } else { file(given)? }))
+            let hint = "a grammar has rules, such as `start: \"yes\" | \"no\"` or `root ::= \"yes\" | \"no\"`; what has \
+                        none is taken for the name of a file";
+            let read = || file(given).map_err(|failure| failure.hint(hint));
+            Some(StructuredOutputs::Grammar(if inline { given.clone() } else { read()? }))
         } else {
             None
         })
@@ -58,7 +60,10 @@ fn schema(given: &str) -> Result<Value, Failure> {
         let schema = serde_json::from_str(given);
         schema.map_err(|error| Failure::usage(format!("the schema of `--json-schema` is no JSON: {error}")))
     } else {
-        let schema = serde_json::from_str(&file(given)?);
+        let text = file(given).map_err(|failure| {
+            failure.hint("what does not begin with `{` is taken for the name of a file that holds a schema")
+        })?;
+        let schema = serde_json::from_str(text.trim_start_matches('\u{feff}'));
         schema.map_err(|error| Failure::caused(format!("cannot use `{given}`"), error))
     }
 }
@@ -87,13 +92,10 @@ pub(super) fn check_count(cut: usize) -> Result<(), Failure> {
 
 /// Fails if a text was cut off before it matched.
 pub(super) fn check(completions: &[Completion], outputs: Option<&StructuredOutputs>) -> Result<(), Failure> {
-    let cut = completions.iter().enumerate().find(|(_, completion)| completion.complete == Some(false));
+    let is_cut = |(_, completion): &(usize, &Completion)| completion.complete == Some(false);
+    let count = completions.iter().enumerate().filter(is_cut).count();
+    let cut = completions.iter().enumerate().find(is_cut);
     let (Some((index, cut)), Some(outputs)) = (cut, outputs) else { return Ok(()) };
-    let which = if completions.len() > 1 {
-        format!("text {} of {}", index + 1, completions.len())
-    } else {
-        "the text".to_owned()
-    };
     let (tokens, name) = (cut.tokens.len(), outputs.name());
     let plural = if tokens == 1 { "" } else { "s" };
     let (end, hint) = match cut.finish {
@@ -107,8 +109,13 @@ pub(super) fn check(completions: &[Completion], outputs: Option<&StructuredOutpu
         Some(FinishReason::Time) => ("its time was up", "raise `--max-time`"),
         _ => ("a stop string came up", "leave out `--stop`"),
     };
-    let message = format!(
-        "{which} was cut off after {tokens} token{plural}, for {end}: it does not match `{name}` yet"
-    );
+    let all = completions.len();
+    let which = match (count, all) {
+        (_, 1) => "the text was".to_owned(),
+        (1, _) => format!("text {} of {all} was", index + 1),
+        _ => format!("{count} of {all} texts were cut off; the first one was"),
+    };
+    let message =
+        format!("{which} cut off after {tokens} token{plural}, for {end}: it does not match `{name}` yet");
     Err(Failure::new(message).hint(hint))
 }

@@ -50,6 +50,20 @@ pub(super) fn asked_for(
     Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
+/// In what a run differs from the one before, in words: the first such thing.
+pub(super) fn difference(before: &Map<String, Value>, asked: &Map<String, Value>) -> Option<String> {
+    let value = |fields: &Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
+    let (name, now) = asked.iter().find(|(name, now)| before.get(*name) != Some(now))?;
+    Some(match (name.as_str(), before.get(name), now) {
+        ("weights" | "vocabulary" | "prompts", ..) => format!("other `{name}`"),
+        ("settings", Some(Value::Object(was)), Value::Object(now)) => {
+            let name = now.keys().chain(was.keys()).find(|name| was.get(*name) != now.get(*name))?;
+            format!("`{name}` was {}, and is {}", value(was, name), value(now, name))
+        }
+        (name, ..) => format!("`{name}` was {}, and is {now}", value(before, name)),
+    })
+}
+
 fn hexadecimal(hash: Sha256) -> Value {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }

@@ -42,6 +42,9 @@ pub(super) struct There {
 pub(super) struct Record {
     pub(super) index: usize,
     pub(super) prompt: String,
+    /// What it was made with; an error does not say it.
+    pub(super) model: Option<String>,
+    pub(super) seed: Option<u64>,
     /// Of how many lines of its prompt it is which, counted from 0; an error is one.
     #[serde(default)]
     sequence: usize,
@@ -63,41 +66,55 @@ impl Journal {
         }
     }
 
-    /// Begins a file, which may not be there yet, and notes what it is for.
-    pub(super) fn begin(path: &str, asked: &Map<String, Value>) -> Result<Self, Failure> {
-        let fail = |error| Failure::caused(format!("cannot write `{path}`"), error);
-        // The notes are whole before there is a file.
-        let name = notes(path);
-        let mut draft = name.clone().into_os_string();
-        draft.push(format!(".{}", std::process::id()));
-        if fs::exists(path).map_err(fail)? {
-            return Err(Failure::usage(format!("`{path}` is there already"))
-                .hint("`--resume` goes on with an interrupted run; else remove the file or name another"));
+    /// Begins a file and notes what it is for. It may not be there yet, but for an empty one with `resume`: the run that
+    /// was interrupted had no time for more.
+    pub(super) fn begin(path: &str, resume: bool, asked: &Map<String, Value>) -> Result<Self, Failure> {
+        let fail = |error: std::io::Error| match error.kind() {
+            ErrorKind::AlreadyExists => Failure::usage(format!("`{path}` is there already"))
+                .hint("`--resume` goes on with an interrupted run; else remove the file or name another"),
+            _ => Failure::caused(format!("cannot write `{path}`"), error),
+        };
+        let mut options = OpenOptions::new();
+        let file = options.append(true).create(resume).create_new(!resume).open(path).map_err(fail)?;
+        lock(&file, path)?;
+        if file.metadata().map_err(fail)?.len() > 0 {
+            return Err(busy(path));
         }
+        // From here on the notes are this run's to write, and they are whole before the first line is.
+        let name = notes(path);
+        let draft = format!("{}.{}", name.display(), std::process::id());
         let text = format!("{:#}\n", Value::Object(asked.clone()));
         fs::write(&draft, text).and_then(|()| fs::rename(&draft, &name)).map_err(fail)?;
-        let file = OpenOptions::new().append(true).create_new(true).open(path).map_err(fail)?;
-        lock(&file, path)?;
         Ok(Self { path: path.into(), file, there: There::default() })
     }
 
     /// Goes on with a file, less what is not whole; `lines` says how many lines the prompt of a line has, if it is of this
     /// run.
-    pub(super) fn resume(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<Self, Failure> {
+    pub(super) fn resume(
+        path: &str,
+        ordered: bool,
+        lines: impl Fn(&Record) -> Option<usize>,
+    ) -> Result<Self, Failure> {
         let fail = |error| Failure::caused(format!("cannot go on with `{path}`"), error);
-        // It may have ended between its notes and its file.
+        // Somebody may have removed it and left the notes.
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(fail)?;
         lock(&file, path)?;
-        let there = Self::read(path, lines)?;
+        let there = Self::read(path, ordered, lines)?;
         file.set_len(there.length as u64).map_err(fail)?;
         Ok(Self { path: path.into(), file, there })
     }
 
     /// Tells what a file has, which stays as it is.
-    pub(super) fn read(path: &str, lines: impl Fn(&Record) -> Option<usize>) -> Result<There, Failure> {
+    pub(super) fn read(
+        path: &str,
+        ordered: bool,
+        lines: impl Fn(&Record) -> Option<usize>,
+    ) -> Result<There, Failure> {
         let text = fs::read(path).map_err(|error| Failure::caused(format!("cannot read `{path}`"), error))?;
-        whole(&text, lines)
-            .map_err(|line| Failure::new(format!("line {line} of `{path}` is not of this run")))
+        whole(&text, ordered, lines).map_err(|line| {
+            Failure::usage(format!("line {line} of `{path}` is not of this run"))
+                .hint("its prompt, model, seed or place is another one: remove the file, or name another one")
+        })
     }
 
     /// Writes the lines of a prompt in one piece.
@@ -121,9 +138,13 @@ impl Journal {
 /// Keeps a file for this run alone, as far as the file system can.
 fn lock(file: &File, path: &str) -> Result<(), Failure> {
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Failure::new(format!("another run is writing `{path}`"))),
+        Err(TryLockError::WouldBlock) => Err(busy(path)),
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
+}
+
+fn busy(path: &str) -> Failure {
+    Failure::new(format!("another run is writing `{path}`"))
 }
 
 fn notes(path: &str) -> PathBuf {
@@ -131,7 +152,7 @@ fn notes(path: &str) -> PathBuf {
 }
 
 /// The prompts whose lines are all there; or the number of a line that cannot be.
-fn whole(text: &[u8], lines: impl Fn(&Record) -> Option<usize>) -> Result<There, usize> {
+fn whole(text: &[u8], ordered: bool, lines: impl Fn(&Record) -> Option<usize>) -> Result<There, usize> {
     let mut there = There::default();
     let (mut end, mut expected, mut cut) = (0, 0, 0);
     for (number, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -141,7 +162,7 @@ fn whole(text: &[u8], lines: impl Fn(&Record) -> Option<usize>) -> Result<There,
         }
         let record: Record = serde_json::from_slice(line).map_err(|_| number + 1)?;
         let count = lines(&record).filter(|_| !there.done.contains(&record.index)).ok_or(number + 1)?;
-        if record.sequence != expected {
+        if record.sequence != expected || ordered && record.index != there.done.len() {
             return Err(number + 1);
         }
         expected += 1;
@@ -171,13 +192,13 @@ mod tests {
             "{\"prompt\":\"\",\"index\":3,\"sequence\":1,\"complete\":true}\n",
         );
         let lines = |record: &Record| [1, 2, 2, 2].get(record.index).copied();
-        let all = whole(text.as_bytes(), lines).unwrap();
+        let all = whole(text.as_bytes(), false, lines).unwrap();
         let expected = There { done: BTreeSet::from([0, 1, 2, 3]), failed: 1, cut: 1, length: text.len() };
         assert_eq!(all, expected);
         // Wherever it is cut, what is left is a beginning that ends with a prompt.
         let mut lengths = BTreeSet::new();
         for cut in 0..text.len() {
-            let there = whole(&text.as_bytes()[..cut], lines).unwrap();
+            let there = whole(&text.as_bytes()[..cut], false, lines).unwrap();
             let There { done, length, .. } = there;
             assert!(
                 there.cut == 0
@@ -186,12 +207,14 @@ mod tests {
             );
         }
         assert_eq!(lengths.len(), 4);
+        // In the order of the prompts, number 2 cannot be the second one.
+        assert_eq!(whole(text.as_bytes(), true, lines), Err(2));
         for (wrong, line) in [
             ("x\n", 1),
             ("{\"prompt\":\"\",\"index\":9,\"sequence\":0}\n", 1),
             ("{\"prompt\":\"\",\"index\":2,\"sequence\":1}\n", 1),
         ] {
-            assert_eq!(whole(wrong.as_bytes(), lines), Err(line));
+            assert_eq!(whole(wrong.as_bytes(), false, lines), Err(line));
         }
     }
 
@@ -200,15 +223,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.jsonl");
         let path = path.to_str().unwrap();
-        let one = Journal::begin(path, &Map::new()).unwrap();
-        let other = || Journal::resume(path, |_| Some(1));
+        let one = Journal::begin(path, false, &Map::new()).unwrap();
+        let other = || Journal::resume(path, true, |_| Some(1));
         let refused = format!("{:?}", other().err().unwrap());
         assert!(refused.contains("another run is writing"), "{refused}");
+        // Who is refused has changed nothing of what the other one has noted.
+        let asked = Map::from_iter([("seed".to_owned(), Value::from(2))]);
+        assert!(Journal::begin(path, false, &asked).is_err() && Journal::begin(path, true, &asked).is_err());
+        assert_eq!(Journal::interrupted(path).unwrap(), Some(Map::new()));
         drop(one);
         let mut again = other().unwrap();
         again.write(b"{\"index\":0,\"prompt\":\"\"}\n{\"ind").unwrap();
         // To look at it changes nothing.
-        assert_eq!(Journal::read(path, |_| Some(1)).unwrap().done.len(), 1);
+        assert_eq!(Journal::read(path, true, |_| Some(1)).unwrap().done.len(), 1);
         assert!(fs::read(path).unwrap().ends_with(b"{\"ind"));
         again.finish().unwrap();
         assert!(!notes(path).exists());

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use gpt2::generate::GenerationConfig;
+use gpt2::generate::{GenerateError, GenerationConfig};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
@@ -13,6 +13,9 @@ use crate::prompt::{LONGEST, read_text};
 
 /// Lines of standard input that are read before they are wanted, at most.
 const AHEAD: usize = 16;
+/// What a line is.
+const FORM: &str =
+    "a line is a JSON string, or an object with `prompt` and settings named as in `generation_config.json`";
 /// How standard input is named in errors.
 const INPUT: &str = "standard input";
 
@@ -27,6 +30,18 @@ pub(super) struct Line {
     pub(super) negative_prompt: Option<String>,
     /// The settings that it has of its own.
     pub(super) config: GenerationConfig,
+}
+
+impl Line {
+    /// Whether it has settings of its own.
+    pub(super) fn has_settings(&self) -> bool {
+        self.negative_prompt.is_some() || self.config != GenerationConfig::default()
+    }
+
+    /// Says that a setting cannot be.
+    pub(super) fn wrong(&self, error: &GenerateError) -> Failure {
+        Failure::new(format!("{}: {error}", self.place))
+    }
 }
 
 /// Reads a file of JSON Lines, `-` for standard input, to its end.
@@ -96,17 +111,19 @@ fn parse(name: &str, text: &str) -> Result<Vec<Line>, Failure> {
 /// Parses a line, unless it is empty; its number is counted from 0.
 fn numbered(name: &str, (index, line): (usize, &str)) -> Option<Result<Line, Failure>> {
     let place = format!("line {} of {name}", index + 1);
+    // Some editors begin files with a mark of the byte order.
+    let line = if index == 0 { line.trim_start_matches('\u{feff}') } else { line };
     let parse = || {
-        parse_line(line, &place).map_err(|error| {
-            Failure::caused(format!("cannot use {place}"), error)
-                .hint("a line is a JSON string, or an object with `prompt`, and settings beside it")
-        })
+        parse_line(line, &place)
+            .map_err(|error| Failure::caused(format!("cannot use {place}"), error).hint(FORM))
     };
     (!line.trim().is_empty()).then(parse)
 }
 
 fn parse_line(line: &str, place: &str) -> Result<Line, String> {
-    let mut fields = match serde_json::from_str(line).map_err(|error| error.to_string())? {
+    // The parser counts lines too, and there is one.
+    let syntax = |error: serde_json::Error| error.to_string().replace(" line 1 column ", " column ");
+    let mut fields = match serde_json::from_str(line.trim_end()).map_err(syntax)? {
         Value::String(prompt) => Map::from_iter([("prompt".to_owned(), Value::String(prompt))]),
         Value::Object(fields) => fields,
         _ => return Err("expected a string or an object".to_owned()),
@@ -119,8 +136,7 @@ fn parse_line(line: &str, place: &str) -> Result<Line, String> {
     };
     let (prompt, negative_prompt) = (text("prompt")?, text("negative_prompt")?);
     let prompt = prompt.ok_or("the object has no `prompt`")?;
-    let config: GenerationConfig =
-        serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())?;
+    let config = GenerationConfig::from_fields(fields).map_err(|error| error.to_string())?;
     match config.other.keys().next() {
         Some(unknown) => Err(format!("there is no setting `{unknown}`")),
         None => Ok(Line { place: place.to_owned(), prompt, id, negative_prompt, config }),
@@ -156,7 +172,8 @@ mod tests {
     #[test]
     fn a_wrong_line_says_what_is_wrong() {
         for (line, message) in [
-            ("once upon", "expected value at line 1 column 1"),
+            ("once upon", "expected value at column 1"),
+            ("{\"prompt\": \"\", \"top_k\": \"x\"}", "`top_k` cannot be \"x\""),
             ("[1]", "expected a string or an object"),
             ("{\"id\": 1}", "the object has no `prompt`"),
             ("{\"prompt\": 1}", "`prompt` must be a text, not 1"),

@@ -4,7 +4,7 @@ mod asked;
 mod journal;
 mod lines;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use self::journal::{Journal, Record as Written, There};
 use self::lines::Line;
 use super::output::Record;
 use super::settings::Settings;
-use super::{Arguments, blame, structure, trace};
+use super::{Arguments, UNGUIDED, blame, sets, structure, trace};
 use crate::arguments::{Options, at_most};
 use crate::failure::Failure;
 use crate::memory;
@@ -71,10 +71,15 @@ impl BatchArguments {
             ("--output", self.output.is_some()),
             ("--unordered", self.unordered),
         ];
-        match flags.into_iter().find(|&(_, given)| given && !self.asked()) {
-            Some((flag, _)) => Err(Failure::usage(format!("`{flag}` goes with `--batch` or `--prompt`"))),
-            None => Ok(()),
+        if let Some((flag, _)) = flags.into_iter().find(|&(_, given)| given && !self.asked()) {
+            return Err(Failure::usage(format!("`{flag}` goes with `--batch` or `--prompt`")));
         }
+        let Some(path) = &self.output else { return Ok(()) };
+        if path == "-" || std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(Failure::usage(format!("`--output {path}` names no file that can be gone on with"))
+                .hint("without `--output`, `--json` writes the same lines to standard output"));
+        }
+        Ok(())
     }
 
     /// Whether prompts are continued as they come. What is written to a file may have to be resumed, for which all of them
@@ -121,13 +126,21 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         Some(path) => Journal::interrupted(path)?,
         None => None,
     };
+    let seeded = settings.given().seed.is_some();
     if let Some(seed) = interrupted.as_ref().and_then(|asked| asked.get("settings")?.get("seed")?.as_u64())
-        && settings.given().seed.is_none()
+        && !seeded
     {
         base.seed = Some(seed);
     }
     base.check().map_err(|error| blame(error, &settings.given()))?;
     arguments.say_what_is_idle(&base, options, terminal)?;
+    if base.prompt_lookup_num_tokens.is_some() {
+        arguments.say_idle(
+            "--prompt-lookup-num-tokens",
+            "among many prompts no tokens are guessed",
+            terminal,
+        )?;
+    }
     let jobs = (0..).zip(lines).map(|(index, line)| Job::new(line, &base, index));
     let mut jobs = jobs.collect::<Result<Vec<Job>, Failure>>()?;
     let slots = batch.batch_size.unwrap_or(SLOTS);
@@ -135,13 +148,17 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
 
     let loaded = files.load(options, terminal)?;
     jobs.iter_mut().try_for_each(|job| job.add_words(settings, &loaded.tokenizer))?;
+    say_which_are_idle(arguments, &jobs, terminal)?;
+    check(&loaded, &jobs)?;
     let asked = asked_for(arguments, &loaded, &base, &jobs)?;
     let mut journal = match &batch.output {
         None => None,
-        Some(path) => match open(path, batch.resume, interrupted, &asked, &jobs)? {
+        Some(path) => match open(path, batch.resume, interrupted, &asked, (&jobs, seeded))? {
             Found::Open(journal) => Some(journal),
             Found::Complete(there) => {
-                terminal.note(&format!("`{path}` is complete"));
+                let message =
+                    format!("`{path}` has all prompts already: their settings are not compared any more");
+                terminal.note(&message);
                 return Outcome::of(&there).judge();
             }
         },
@@ -166,16 +183,38 @@ impl Job {
     fn new(line: Line, base: &GenerationConfig, index: u64) -> Result<Self, Failure> {
         let seed = base.seed.map(|seed| seed.wrapping_add(index));
         let config = line.config.clone().or(GenerationConfig { seed, ..base.clone() });
-        config
-            .check()
-            .and_then(|()| config.check_speculation(false))
-            .map_err(|error| Failure::usage(format!("{}: {error}", line.place)))?;
+        config.check().and_then(|()| config.check_speculation(false)).map_err(|error| line.wrong(&error))?;
         Ok(Self { line, config })
     }
 
     fn add_words(&mut self, settings: &Settings, tokenizer: &Tokenizer) -> Result<(), Failure> {
         Ok(settings.add_words(&mut self.config, tokenizer)?)
     }
+}
+
+/// Names the settings of lines that change nothing, each once.
+fn say_which_are_idle(arguments: &Arguments, jobs: &[Job], terminal: &Terminal) -> Result<(), Failure> {
+    let mut said = BTreeSet::new();
+    for Job { line, config } in jobs.iter().filter(|job| job.line.has_settings()) {
+        let idle = config.without_effect().into_iter().map(|idle| (idle.setting, idle.reason));
+        let negative =
+            (line.negative_prompt.is_some() && !config.guides()).then_some(("negative_prompt", UNGUIDED));
+        for (setting, reason) in idle.filter(|(setting, _)| sets(&line.config, setting)).chain(negative) {
+            if said.insert(setting) {
+                arguments.say_idle(setting, &format!("{reason} ({})", line.place), terminal)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks what the lines set against the model and its vocabulary: no text is begun that such a line would end.
+fn check(loaded: &Loaded, jobs: &[Job]) -> Result<(), Failure> {
+    for Job { line, config } in jobs.iter().filter(|job| job.line.has_settings()) {
+        let request = loaded.model.generate(&[]).tokenizer(&loaded.tokenizer).config(config.clone());
+        request.check().map_err(|error| line.wrong(&error))?;
+    }
+    Ok(())
 }
 
 /// The prompts that are still to be continued.
@@ -215,51 +254,57 @@ impl Outcome {
             Self { wrong: Some(wrong), .. } => Err(wrong),
             Self { failed: 0, cut, .. } => structure::check_count(cut),
             Self { failed, prompts, .. } => {
-                Err(Failure::new(format!("{failed} of {prompts} prompts could not be continued")))
+                Err(Failure::new(format!("{failed} of {prompts} prompts could not be continued"))
+                    .hint("in JSON they have an `error`, which says why"))
             }
         }
     }
 }
 
-/// Opens the file to write to.
+/// Opens the file to write to; `seeded` says whether the jobs' seeds are those of a given one.
 fn open(
     path: &str,
     resume: bool,
     interrupted: Option<Map<String, Value>>,
     asked: &Map<String, Value>,
-    jobs: &[Job],
+    (jobs, seeded): (&[Job], bool),
 ) -> Result<Found, Failure> {
+    let model = asked.get("model").and_then(Value::as_str);
     let lines = |record: &Written| {
         let Job { line, config } = jobs.get(record.index)?;
         // A prompt that was healed is another one.
-        let fits = record.prompt == line.prompt || config.token_healing == Some(true);
+        let fits = (record.prompt == line.prompt || config.token_healing == Some(true))
+            && (record.model.is_none() || record.model.as_deref() == model)
+            && (record.seed.is_none()
+                || !(seeded || line.config.seed.is_some())
+                || record.seed == config.seed);
         fits.then(|| config.sequences())
     };
+    let ordered = asked.get("unordered") == Some(&Value::Bool(false));
     match interrupted {
         Some(before) => {
-            let differs = |name: &&String| before.get(*name) != asked.get(*name);
-            if let Some(name) = asked.keys().find(differs) {
-                let message = format!(
-                    "`{path}` was begun by a run that was asked for something else: its `{name}` differ"
-                );
-                return Err(
-                    Failure::usage(message).hint(format!("`{path}.resume` says what it was asked for"))
-                );
+            if let Some(difference) = asked::difference(&before, asked) {
+                let message =
+                    format!("`{path}` was begun by a run that was asked for something else: {difference}");
+                return Err(Failure::usage(message)
+                    .hint("give the same again, or name another file; `--resume` finds the seed by itself"));
             }
-            Journal::resume(path, lines).map(Found::Open)
+            Journal::resume(path, ordered, lines).map(Found::Open)
         }
         // Nothing was interrupted: either it came to its end, or nothing has begun.
-        None if resume && std::fs::exists(path).is_ok_and(|exists| exists) => {
-            let there = Journal::read(path, lines)?;
+        None if resume && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) => {
+            let there = Journal::read(path, ordered, lines)?;
             if there.done.len() == jobs.len() {
                 return Ok(Found::Complete(there));
             }
             let there = there.done.len();
             let message =
                 format!("`{path}` has {there} of {} prompts, and `{path}.resume` is missing", jobs.len());
-            Err(Failure::usage(message).hint("without it nothing says what they were asked for with"))
+            Err(Failure::usage(message).hint(
+                "without it nothing says what they were asked for with: remove the file, or name another one",
+            ))
         }
-        None => Journal::begin(path, asked).map(Found::Open),
+        None => Journal::begin(path, resume, asked).map(Found::Open),
     }
 }
 
@@ -292,6 +337,8 @@ impl Run<'_> {
         let mut batch = Batch::new(&loaded.model, slots);
         let mut progress = terminal.progress("generating", Unit::Prompts);
         let (mut open, mut held, mut next) = (BTreeMap::new(), BTreeMap::new(), 0);
+        // Whether no text was shown yet.
+        let mut first = true;
         loop {
             // A few more than there are places: the next one must be there when a place is free.
             while batch.unfinished() < 2 * slots {
@@ -320,7 +367,8 @@ impl Run<'_> {
             let place = if arguments.batch.unordered { next } else { request };
             held.insert(place, (index, job, Done { prompt_tokens, scores, result }));
             while let Some((index, job, done)) = held.remove(&next) {
-                self.show(index, &job, &done, next == 0, journal, terminal)?;
+                self.show(index, &job, &done, first, journal, terminal)?;
+                first &= done.result.is_err();
                 next += 1;
             }
             came.prompts = there + next;
@@ -341,6 +389,7 @@ impl Run<'_> {
                 let Some(line) = line else { return Ok(None) };
                 let mut job = Job::new(line?, self.base, *index as u64)?;
                 job.add_words(&self.arguments.settings, &self.loaded.tokenizer)?;
+                check(self.loaded, std::slice::from_ref(&job))?;
                 *index += 1;
                 Ok(Some((*index - 1, job)))
             }
@@ -448,7 +497,8 @@ fn summary(there: usize, done: usize, seconds: f64, stats: BatchStats, reused: u
     let written = speed(tokens, timing.decode);
     let reused = if reused > 0 { format!(" · {reused} tokens of prompts reused") } else { String::new() };
     format!(
-        "{there}{done} prompts in {seconds:.2} s · {prompt_tokens} tokens read{read} · {tokens} written{written}{reused}"
+        "{there}{done} prompt{} in {seconds:.2} s · {prompt_tokens} tokens read{read} · {tokens} written{written}{reused}",
+        if done == 1 { "" } else { "s" }
     )
 }
 

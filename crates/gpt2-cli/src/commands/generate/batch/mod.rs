@@ -479,7 +479,14 @@ impl Run<'_> {
             terminal.output.text(&completion.text, anstyle::Style::new())?;
             writeln!(terminal.output)?;
             terminal.output.flush()?;
-            trace::tokens(completion, &self.loaded.tokenizer, terminal)?;
+            if !completion.details.is_empty() {
+                let which = match completions.len() {
+                    1 => String::new(),
+                    count => format!(", {} of {count}", sequence + 1),
+                };
+                terminal.remark(&format!("{place}{which}"));
+                trace::tokens(completion, &self.loaded.tokenizer, terminal)?;
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -97,9 +97,11 @@ impl Journal {
     ) -> Result<Self, Failure> {
         let fail = |error| Failure::caused(format!("cannot go on with `{path}`"), error);
         // Somebody may have removed it and left the notes.
-        let file = OpenOptions::new().append(true).create(true).open(path).map_err(fail)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
         lock(&file, path)?;
-        let there = Self::read(path, ordered, lines)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(fail)?;
+        let there = understand(&text, path, ordered, lines)?;
         file.set_len(there.length as u64).map_err(fail)?;
         Ok(Self { path: path.into(), file, there })
     }
@@ -111,10 +113,7 @@ impl Journal {
         lines: impl Fn(&Record) -> Option<usize>,
     ) -> Result<There, Failure> {
         let text = fs::read(path).map_err(|error| Failure::caused(format!("cannot read `{path}`"), error))?;
-        whole(&text, ordered, lines).map_err(|line| {
-            Failure::usage(format!("line {line} of `{path}` is not of this run"))
-                .hint("its prompt, model, seed or place is another one: remove the file, or name another one")
-        })
+        understand(&text, path, ordered, lines)
     }
 
     /// Writes the lines of a prompt in one piece.
@@ -141,6 +140,19 @@ fn lock(file: &File, path: &str) -> Result<(), Failure> {
         Err(TryLockError::WouldBlock) => Err(busy(path)),
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
+}
+
+/// What the text of a file has.
+fn understand(
+    text: &[u8],
+    path: &str,
+    ordered: bool,
+    lines: impl Fn(&Record) -> Option<usize>,
+) -> Result<There, Failure> {
+    whole(text, ordered, lines).map_err(|line| {
+        Failure::usage(format!("line {line} of `{path}` is not of this run"))
+            .hint("its prompt, model, seed or place is another one: remove the file, or name another one")
+    })
 }
 
 fn busy(path: &str) -> Failure {

@@ -325,7 +325,7 @@ pub enum StepError {
     /// The tokens do not fit into the context.
     #[error("{new} {}tokens do not fit into the model's context of {context}{}",
         if *past > 0 { "more " } else { "" },
-        if *past > 0 { format!(", which has {past}") } else { String::new() }
+        if *past > 0 { format!(", of which {past} are taken") } else { String::new() }
     )]
     Context {
         /// Positions seen before.

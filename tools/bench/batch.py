@@ -47,8 +47,8 @@ def main() -> None:
                                          check=True, capture_output=True, text=True)
                     usage = [json.loads(line)["usage"] for line in run.stdout.splitlines()]
                     read, written = (sum(u[kind] for u in usage) for kind in ("prompt_tokens", "completion_tokens"))
-                    found = re.search(r"prompts in ([0-9.]+) s .* ([0-9]+) written at ([0-9.]+)/s", run.stderr)
-                    seconds, decoding = float(found[1]), float(found[3])
+                    found = re.search(r"prompts? in ([0-9.]+) s .* written at ([0-9.]+)/s", run.stderr)
+                    seconds, decoding = float(found[1]), float(found[2])
                     bench = subprocess.run([*program, "bench", "--json", "--batch", str(arguments.batch_size), "--repetitions",
                                             "1", "--prompt-tokens", str(max(read // len(usage), 1)),
                                             "--new-tokens", str(arguments.new_tokens + 1)],

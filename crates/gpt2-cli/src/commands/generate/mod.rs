@@ -142,8 +142,8 @@ impl Arguments {
         let given = self.settings.given();
         let idle = config.without_effect().into_iter().filter(|idle| sets(&given, idle.setting));
         let idle = idle.map(|idle| (flag(idle.setting), idle.reason));
-        let words = self.settings.idle_words(config).map(|(flag, reason)| (flag.to_owned(), reason));
-        let mut idle = idle.chain(words).chain(self.settings.speculation.idle(options));
+        let others = self.settings.idle_words(config).chain(self.settings.speculation.idle(options));
+        let mut idle = idle.chain(others.map(|(flag, reason)| (flag.to_owned(), reason)));
         idle.try_for_each(|(flag, reason)| self.say_idle(&flag, reason, terminal))
     }
 

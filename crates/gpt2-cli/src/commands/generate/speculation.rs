@@ -86,22 +86,20 @@ impl Speculation {
         })
     }
 
-    /// Which flag is of no use, and why.
-    pub(super) fn idle(&self, options: &Options) -> Option<(String, &'static str)> {
-        let idle = |name: &str, reason| Some((name.to_owned(), reason));
+    /// Which flags are of no use, and why.
+    pub(super) fn idle(&self, options: &Options) -> impl Iterator<Item = (&'static str, &'static str)> {
         let guesses = self.asks().is_some();
-        if self.speculate == Some(Guesses::Myself) && self.dtype() == options.dtype {
-            idle(
+        let same = self.speculate == Some(Guesses::Myself) && self.dtype() == options.dtype;
+        let flags = [
+            (
+                same,
                 "--speculate self",
                 "the copy that guesses would be the model again: see `--assistant-dtype`",
-            )
-        } else if self.num_assistant_tokens.is_some() && !guesses {
-            idle("--num-assistant-tokens", NOBODY_GUESSES)
-        } else if self.assistant_dtype.is_some() && !guesses {
-            idle("--assistant-dtype", NOBODY_GUESSES)
-        } else {
-            None
-        }
+            ),
+            (self.num_assistant_tokens.is_some() && !guesses, "--num-assistant-tokens", NOBODY_GUESSES),
+            (self.assistant_dtype.is_some() && !guesses, "--assistant-dtype", NOBODY_GUESSES),
+        ];
+        flags.into_iter().filter_map(|(idle, flag, reason)| idle.then_some((flag, reason)))
     }
 
     /// The format of the weights of the model that guesses.

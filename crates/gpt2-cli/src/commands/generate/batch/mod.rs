@@ -30,6 +30,8 @@ use crate::terminal::{DIM, Terminal, Unit, paint_error};
 
 /// Sequences that go through the model together, unless a flag says something else.
 const SLOTS: usize = 32;
+/// Why what is said of guesses changes nothing.
+const UNGUESSED: &str = "among many prompts no tokens are guessed";
 /// Full contexts of beginnings that are kept for prompts that begin alike.
 const KEPT_CONTEXTS: u64 = 4;
 
@@ -121,25 +123,23 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let lines = batch.lines()?;
     let files = ModelFiles::find(options, terminal)?;
     let mut base = settings.config(arguments.files.read()?.or(files.generation_config()?));
-    base.structured_outputs = settings.structure()?.or(base.structured_outputs);
+    let given = GenerationConfig { structured_outputs: settings.structure()?, ..settings.given() };
+    base.structured_outputs = given.structured_outputs.clone().or(base.structured_outputs);
     let interrupted = match batch.output.as_deref().filter(|_| batch.resume) {
         Some(path) => Journal::interrupted(path)?,
         None => None,
     };
-    let seeded = settings.given().seed.is_some();
+    let seeded = given.seed.is_some();
     if let Some(seed) = interrupted.as_ref().and_then(|asked| asked.get("settings")?.get("seed")?.as_u64())
         && !seeded
     {
         base.seed = Some(seed);
     }
-    base.check().map_err(|error| blame(error, &settings.given()))?;
+    let checked = base.check().and_then(|()| base.check_speculation(false));
+    checked.map_err(|error| blame(error, &given))?;
     arguments.say_what_is_idle(&base, options, terminal)?;
-    if base.prompt_lookup_num_tokens.is_some() {
-        arguments.say_idle(
-            "--prompt-lookup-num-tokens",
-            "among many prompts no tokens are guessed",
-            terminal,
-        )?;
+    if given.prompt_lookup_num_tokens.is_some() {
+        arguments.say_idle("--prompt-lookup-num-tokens", UNGUESSED, terminal)?;
     }
     let jobs = (0..).zip(lines).map(|(index, line)| Job::new(line, &base, index));
     let mut jobs = jobs.collect::<Result<Vec<Job>, Failure>>()?;
@@ -147,13 +147,19 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     memory::check_batch(&files.name, &files.config()?, options.formats(), slots, KEPT_CONTEXTS)?;
 
     let loaded = files.load(options, terminal)?;
-    jobs.iter_mut().try_for_each(|job| job.add_words(settings, &loaded.tokenizer))?;
-    say_which_are_idle(arguments, &jobs, terminal)?;
-    check(&loaded, &jobs)?;
+    let mut config = base.clone();
+    settings.add_words(&mut config, &loaded.tokenizer)?;
+    let request = loaded.model.generate(&[]).tokenizer(&loaded.tokenizer).config(config);
+    request.check().map_err(|error| blame(error, &given))?;
+    let mut said = BTreeSet::new();
+    for job in &mut jobs {
+        job.add_words(settings, &loaded.tokenizer)?;
+        job.check(arguments, &loaded, &mut said, terminal)?;
+    }
     let asked = asked_for(arguments, &loaded, &base, &jobs)?;
     let mut journal = match &batch.output {
         None => None,
-        Some(path) => match open(path, batch.resume, interrupted, &asked, (&jobs, seeded))? {
+        Some(path) => match open(path, batch.resume, interrupted, &asked, &jobs, seeded)? {
             Found::Open(journal) => Some(journal),
             Found::Complete(there) => {
                 let message =
@@ -166,7 +172,7 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let there = |index: usize| journal.as_ref().is_some_and(|journal| journal.there.done.contains(&index));
     let todo: Vec<_> = jobs.into_iter().enumerate().filter(|&(index, _)| !there(index)).collect();
     let prompts = match batch.streams() {
-        true => Prompts::Incoming { lines: lines::incoming()?, index: 0 },
+        true => Prompts::Incoming { lines: lines::incoming()?, index: 0, said },
         false => Prompts::Known(todo.into_iter()),
     };
     let came =
@@ -190,39 +196,48 @@ impl Job {
     fn add_words(&mut self, settings: &Settings, tokenizer: &Tokenizer) -> Result<(), Failure> {
         Ok(settings.add_words(&mut self.config, tokenizer)?)
     }
-}
 
-/// Names the settings of lines that change nothing, each once.
-fn say_which_are_idle(arguments: &Arguments, jobs: &[Job], terminal: &Terminal) -> Result<(), Failure> {
-    let mut said = BTreeSet::new();
-    for Job { line, config } in jobs.iter().filter(|job| job.line.has_settings()) {
+    /// Checks what the line sets against the model and its vocabulary, for no text to be begun that it would end, and says
+    /// what of it changes nothing, if that was not `said` of another line.
+    fn check(
+        &self,
+        arguments: &Arguments,
+        loaded: &Loaded,
+        said: &mut BTreeSet<&'static str>,
+        terminal: &Terminal,
+    ) -> Result<(), Failure> {
+        let Self { line, config } = self;
+        if !line.has_settings() {
+            return Ok(());
+        }
+        let request = loaded.model.generate(&[]).tokenizer(&loaded.tokenizer).config(config.clone());
+        request.check().map_err(|error| line.wrong(&error))?;
         let idle = config.without_effect().into_iter().map(|idle| (idle.setting, idle.reason));
-        let negative =
-            (line.negative_prompt.is_some() && !config.guides()).then_some(("negative_prompt", UNGUIDED));
-        for (setting, reason) in idle.filter(|(setting, _)| sets(&line.config, setting)).chain(negative) {
+        let guesses =
+            ["num_assistant_tokens", "prompt_lookup_num_tokens"].map(|setting| (setting, UNGUESSED));
+        let idle = idle.chain(guesses).filter(|(setting, _)| sets(&line.config, setting));
+        let negative = line.negative_prompt.is_some() && !config.guides();
+        for (setting, reason) in idle.chain(negative.then_some(("negative_prompt", UNGUIDED))) {
             if said.insert(setting) {
                 arguments.say_idle(setting, &format!("{reason} ({})", line.place), terminal)?;
             }
         }
+        Ok(())
     }
-    Ok(())
-}
-
-/// Checks what the lines set against the model and its vocabulary: no text is begun that such a line would end.
-fn check(loaded: &Loaded, jobs: &[Job]) -> Result<(), Failure> {
-    for Job { line, config } in jobs.iter().filter(|job| job.line.has_settings()) {
-        let request = loaded.model.generate(&[]).tokenizer(&loaded.tokenizer).config(config.clone());
-        request.check().map_err(|error| line.wrong(&error))?;
-    }
-    Ok(())
 }
 
 /// The prompts that are still to be continued.
 enum Prompts {
     /// With their indices.
     Known(vec::IntoIter<(usize, Job)>),
-    /// Those of standard input, and the next one's index.
-    Incoming { lines: Receiver<Result<Line, Failure>>, index: usize },
+    /// Those of standard input.
+    Incoming {
+        lines: Receiver<Result<Line, Failure>>,
+        /// The next one's.
+        index: usize,
+        /// The settings of which was said that they change nothing.
+        said: BTreeSet<&'static str>,
+    },
 }
 
 /// The file to write to.
@@ -267,17 +282,18 @@ fn open(
     resume: bool,
     interrupted: Option<Map<String, Value>>,
     asked: &Map<String, Value>,
-    (jobs, seeded): (&[Job], bool),
+    jobs: &[Job],
+    seeded: bool,
 ) -> Result<Found, Failure> {
     let model = asked.get("model").and_then(Value::as_str);
     let lines = |record: &Written| {
         let Job { line, config } = jobs.get(record.index)?;
-        // A prompt that was healed is another one.
-        let fits = (record.prompt == line.prompt || config.token_healing == Some(true))
-            && (record.model.is_none() || record.model.as_deref() == model)
-            && (record.seed.is_none()
-                || !(seeded || line.config.seed.is_some())
-                || record.seed == config.seed);
+        // A prompt that was healed is another one, and a seed that nobody gave is a new one every time.
+        let prompt = config.token_healing == Some(true) || record.prompt == line.prompt;
+        let model = record.model.as_deref().is_none_or(|name| Some(name) == model);
+        let given = seeded || line.config.seed.is_some();
+        let seed = record.seed.is_none_or(|seed| !given || Some(seed) == config.seed);
+        let fits = prompt && model && seed;
         fits.then(|| config.sequences())
     };
     let ordered = asked.get("unordered") == Some(&Value::Bool(false));
@@ -342,7 +358,7 @@ impl Run<'_> {
         loop {
             // A few more than there are places: the next one must be there when a place is free.
             while batch.unfinished() < 2 * slots {
-                match self.next(&mut todo, open.is_empty()) {
+                match self.next(&mut todo, open.is_empty(), terminal) {
                     Ok(Some((index, job))) => {
                         let request = batch.push(self.request(&job)?.prefix_cache(&prefixes));
                         open.insert(request, (index, job));
@@ -381,15 +397,20 @@ impl Run<'_> {
     }
 
     /// The next prompt, which may be waited for.
-    fn next(&self, todo: &mut Prompts, wait: bool) -> Result<Option<(usize, Job)>, Failure> {
+    fn next(
+        &self,
+        todo: &mut Prompts,
+        wait: bool,
+        terminal: &Terminal,
+    ) -> Result<Option<(usize, Job)>, Failure> {
         match todo {
             Prompts::Known(jobs) => Ok(jobs.next()),
-            Prompts::Incoming { lines, index } => {
+            Prompts::Incoming { lines, index, said } => {
                 let line = if wait { lines.recv().ok() } else { lines.try_recv().ok() };
                 let Some(line) = line else { return Ok(None) };
                 let mut job = Job::new(line?, self.base, *index as u64)?;
                 job.add_words(&self.arguments.settings, &self.loaded.tokenizer)?;
-                check(self.loaded, std::slice::from_ref(&job))?;
+                job.check(self.arguments, self.loaded, said, terminal)?;
                 *index += 1;
                 Ok(Some((*index - 1, job)))
             }
@@ -494,7 +515,11 @@ impl Run<'_> {
 
 /// One line on what was done and how fast: reading the prompts, and writing what follows them.
 fn summary(there: usize, done: usize, seconds: f64, stats: BatchStats, reused: usize) -> String {
-    let there = if there > 0 { format!("{there} prompts were there, ") } else { String::new() };
+    let there = match there {
+        0 => String::new(),
+        1 => "1 prompt was there, ".to_owned(),
+        there => format!("{there} prompts were there, "),
+    };
     let speed = |tokens: usize, time: Duration| match time.as_secs_f64() {
         seconds if tokens > 0 && seconds > 0.0 => format!(" at {:.1}/s", tokens as f64 / seconds),
         _ => String::new(),

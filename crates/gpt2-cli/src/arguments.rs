@@ -8,6 +8,7 @@ use gpt2_kernels::attention::CacheFormat;
 
 use crate::commands::tokenize;
 use crate::commands::{bench, completions, detokenize, download, generate, inspect, models, next, score};
+use crate::terminal::Volume;
 
 /// Most threads that can be asked for: more is a slip.
 pub(crate) const MOST_THREADS: usize = 1024;
@@ -83,12 +84,26 @@ pub(crate) struct Options {
     pub(crate) offline: bool,
 
     /// Show results and errors only: no notes, no progress
-    #[arg(long, short, global = true, env = "GPT2_QUIET", hide_env = true)]
+    #[arg(long, short, global = true, env = "GPT2_QUIET", hide_env = true, overrides_with = "verbose")]
     #[arg(value_parser = FalseyValueParser::new())]
     pub(crate) quiet: bool,
+
+    /// Also report the device, the formats and the time it took to load the model, on standard error
+    #[arg(long, short, global = true, env = "GPT2_VERBOSE", hide_env = true, overrides_with = "quiet")]
+    #[arg(value_parser = FalseyValueParser::new())]
+    pub(crate) verbose: bool,
 }
 
 impl Options {
+    /// How much is told beside the results.
+    pub(crate) fn volume(&self) -> Volume {
+        match self {
+            Self { quiet: true, .. } => Volume::Quiet,
+            Self { verbose: true, .. } => Volume::Verbose,
+            _ => Volume::Normal,
+        }
+    }
+
     /// The formats that these options name.
     pub(crate) fn formats(&self) -> Formats {
         let default = Formats::from(self.dtype.format());

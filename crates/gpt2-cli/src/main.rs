@@ -8,6 +8,7 @@
 mod arguments;
 mod commands;
 mod cores;
+mod device;
 mod failure;
 mod memory;
 mod model;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
         }
     };
     terminal::end_cleanly_on_interrupt();
-    let mut terminal = Terminal::new(arguments.options.quiet);
+    let mut terminal = Terminal::new(arguments.options.volume());
     let result = commands::run(&arguments, &mut terminal).and_then(|()| Ok(terminal.output.finish()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,

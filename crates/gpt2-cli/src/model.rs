@@ -27,6 +27,7 @@ use gpt2_kernels::{Cpu, Kernels};
 
 use crate::arguments::{MOST_THREADS, Options};
 use crate::cores;
+use crate::device;
 use crate::failure::{Failure, MODEL_DIRECTORY};
 use crate::memory;
 use crate::terminal::{self, Terminal, Unit};
@@ -207,7 +208,9 @@ impl ModelFiles {
 
     /// Loads the model alone.
     pub(crate) fn load_model(&self, options: &Options, terminal: &Terminal) -> Result<Model, Failure> {
-        self.load_on(Arc::new(cpu(options)?), options, terminal)
+        let cpu = cpu(options)?;
+        terminal.report("Using device:", &device::describe(&cpu, Some(options.formats())));
+        self.load_on(Arc::new(cpu), options, terminal)
     }
 
     /// Loads the model alone, to compute with the threads of another.
@@ -249,7 +252,10 @@ impl ModelFiles {
         });
         let model = model?;
         let tokenizer = tokenizer?.padded_to(model.config().vocab_size);
-        Ok(Loaded { name: self.name.clone(), model, tokenizer, load_time: begin.elapsed() })
+        let load_time = begin.elapsed();
+        let seconds = format!("({}, {:.2} s)", self.name, load_time.as_secs_f64());
+        terminal.report("Model and tokenizer loaded.", &seconds);
+        Ok(Loaded { name: self.name.clone(), model, tokenizer, load_time })
     }
 
     /// The file itself, or what stands for it in the program.

@@ -22,32 +22,59 @@ pub(crate) const DIM: Style = Style::new().dimmed();
 pub(crate) struct Terminal {
     /// Where results go.
     pub(crate) output: Output,
-    quiet: bool,
+    volume: Volume,
+}
+
+/// How much is told beside the results and errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Volume {
+    /// Nothing.
+    Quiet,
+    /// Notes and progress.
+    Normal,
+    /// How the results come about as well.
+    Verbose,
 }
 
 impl Terminal {
-    /// Takes hold of the streams; a quiet one shows nothing but results and errors.
-    pub(crate) fn new(quiet: bool) -> Self {
-        Self { output: Output::new(), quiet }
+    /// Takes hold of the streams.
+    pub(crate) fn new(volume: Volume) -> Self {
+        Self { output: Output::new(), volume }
+    }
+
+    /// Whether `--verbose` asks for a report of what is done.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.volume == Volume::Verbose
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.volume == Volume::Quiet
+    }
+
+    /// Reports what is done, with `--verbose`: a heading and what there is to say.
+    pub(crate) fn report(&self, heading: &str, message: &str) {
+        if self.is_verbose() {
+            paint_error(Style::new().bold(), heading, message);
+        }
     }
 
     /// Tells something about how the results come about.
     pub(crate) fn note(&self, message: &str) {
-        if !self.quiet {
+        if !self.is_quiet() {
             paint_error(Style::new().bold(), "note:", message);
         }
     }
 
     /// Shows a line of secondary text.
     pub(crate) fn remark(&self, message: &str) {
-        if !self.quiet {
+        if !self.is_quiet() {
             paint_error(DIM, message, "");
         }
     }
 
     /// Makes a bar for work that may take long; it appears if it does.
     pub(crate) fn progress(&self, label: &str, unit: Unit) -> Progress {
-        let waiting = !self.quiet && io::stderr().is_terminal();
+        let waiting = !self.is_quiet() && io::stderr().is_terminal();
         Progress { bar: ProgressBar::hidden(), label: label.to_owned(), unit, begin: Instant::now(), waiting }
     }
 }

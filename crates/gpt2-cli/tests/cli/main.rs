@@ -13,3 +13,4 @@ mod streams;
 mod support;
 #[cfg(unix)]
 mod transcripts;
+mod verbose;

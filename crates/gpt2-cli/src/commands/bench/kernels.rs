@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use super::{Figures, seconds};
 use crate::arguments::Options;
+use crate::device;
 use crate::failure::Failure;
 use crate::model;
 use crate::terminal::{DIM, Terminal};
@@ -135,6 +136,7 @@ struct Cell {
 /// Measures and shows the table, line by line.
 pub(super) fn run(json: bool, size: Size, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let mut cpu = model::cpu(options)?;
+    terminal.report("Using device:", &device::describe(&cpu, None));
     let kernels = match options.kernels {
         Some(_) => vec![cpu.kernels],
         None => Kernels::available().collect(),

@@ -8,7 +8,7 @@ that measures what the memory gives, a virtual environment for each peer with th
 models converted for it. Then every runtime is measured in turn, for some rounds, and the results are appended to
 DIR/results.jsonl. `--python-...`, `--model-...` and `--program-...` name what is there already, elsewhere.
 
-Needs Linux on x86-64 with AVX2, make, a C and a C++ compiler, a Rust toolchain, and access to PyPI and crates.io.
+Needs Linux on x86-64 with AVX2, make, a C and a C++ compiler, a Rust toolchain, and access to PyPI and the crate registry.
 """
 import argparse
 import datetime

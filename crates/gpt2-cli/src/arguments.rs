@@ -6,8 +6,8 @@ use gpt2::model::Formats;
 use gpt2_kernels::WeightFormat;
 use gpt2_kernels::attention::CacheFormat;
 
-use crate::commands::tokenize;
-use crate::commands::{bench, completions, detokenize, download, generate, inspect, models, next, score};
+use crate::commands::{bench, completions, detokenize, download, generate, inspect, models, next};
+use crate::commands::{score, tokenize, tour};
 use crate::terminal::Volume;
 
 /// Most threads that can be asked for: more is a slip.
@@ -186,6 +186,7 @@ pub(crate) enum Command {
     Tokenize(tokenize::Arguments),
     Detokenize(detokenize::Arguments),
     Inspect(inspect::Arguments),
+    Tour(tour::Arguments),
     Bench(bench::Arguments),
     Download(download::Arguments),
     Models(models::Arguments),

@@ -42,6 +42,11 @@ impl Terminal {
         Self { output: Output::new(), volume }
     }
 
+    /// Changes how much it says, and returns how much it said before.
+    pub(crate) fn set_volume(&mut self, volume: Volume) -> Volume {
+        std::mem::replace(&mut self.volume, volume)
+    }
+
     /// Whether `--verbose` asks for a report of what is done.
     pub(crate) fn is_verbose(&self) -> bool {
         self.volume == Volume::Verbose

@@ -11,6 +11,7 @@ pub(crate) mod models;
 pub(crate) mod next;
 pub(crate) mod score;
 pub(crate) mod tokenize;
+pub(crate) mod tour;
 
 use clap::Args;
 
@@ -28,6 +29,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<(), 
         Command::Tokenize(arguments) => tokenize::run(arguments, options, terminal),
         Command::Detokenize(arguments) => detokenize::run(arguments, options, terminal),
         Command::Inspect(arguments) => inspect::run(arguments, options, terminal),
+        Command::Tour(arguments) => tour::run(arguments, options, terminal),
         Command::Bench(arguments) => bench::run(arguments, options, terminal),
         Command::Download(arguments) => download::run(arguments, options, terminal),
         Command::Models(arguments) => models::run(arguments, options, terminal),

@@ -12,5 +12,7 @@ mod memory;
 mod streams;
 mod support;
 #[cfg(unix)]
+mod tour;
+#[cfg(unix)]
 mod transcripts;
 mod verbose;

@@ -90,6 +90,17 @@ impl Room {
         command
     }
 
+    /// Prepares a line typed into a shell, which finds `gpt2`.
+    pub(crate) fn shell(&self, line: &str) -> Command {
+        let directory = Path::new(binary()).parent().expect("a binary is in a directory");
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(directory.to_owned()).chain(std::env::split_paths(&others));
+        let mut command = self.command("sh");
+        let path = std::env::join_paths(path).expect("the parts of a path make a path");
+        command.args(["-c", line]).env("PATH", path);
+        command
+    }
+
     /// Runs `gpt2` to its end.
     pub(crate) fn gpt2(&self, arguments: &[&str]) -> Outcome {
         Outcome::of(self.command(binary()).args(arguments))

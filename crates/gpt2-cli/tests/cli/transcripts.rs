@@ -11,7 +11,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Room, binary};
+use crate::support::Room;
 
 #[test]
 fn transcripts_hold() {
@@ -43,17 +43,7 @@ fn transcripts_hold() {
 
 /// Runs a command in a shell and returns the lines it prints, with the exit code if that is not zero.
 fn run(room: &Room, command: &str) -> Vec<String> {
-    let directory = Path::new(binary()).parent().expect("a binary is in a directory");
-    let path = std::env::join_paths(
-        std::iter::once(directory.to_owned())
-            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
-    );
-    let output = room
-        .command("sh")
-        .args(["-c", &format!("exec 2>&1; {command}")])
-        .env("PATH", path.expect("the parts of a path make a path"))
-        .output()
-        .expect("there is a shell");
+    let output = room.shell(&format!("exec 2>&1; {command}")).output().expect("there is a shell");
     let text = String::from_utf8(output.stdout).expect("all output is UTF-8");
     let mut lines: Vec<String> = text.lines().map(|line| line.trim_end().to_owned()).collect();
     if let Some(code) = output.status.code().filter(|code| *code != 0) {

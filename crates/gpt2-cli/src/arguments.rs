@@ -1,7 +1,7 @@
 //! The command line: every option, its default, and the text of `--help`.
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use gpt2::model::Formats;
 use gpt2_kernels::WeightFormat;
 use gpt2_kernels::attention::CacheFormat;
@@ -13,20 +13,16 @@ use crate::terminal::Volume;
 /// Most threads that can be asked for: more is a slip.
 pub(crate) const MOST_THREADS: usize = 1024;
 
-const EXAMPLES: &str = "\
-Examples:
-  gpt2 generate \"Once upon a time\"
-  gpt2 generate \"The meaning of life is\" --seed 7 --num-return-sequences 3
-  echo \"Dear diary,\" | gpt2 generate --greedy --max-new-tokens 20
-  gpt2 next \"The capital of France is\"
-  gpt2 inspect --model gpt2-medium
-
-An option of every command can also be set by an environment variable: GPT2_MODEL, GPT2_THREADS, ...";
+/// The heading of options that choose a model.
+pub(crate) const MODEL: &str = "Model";
+/// The heading of options that say how to compute.
+pub(crate) const COMPUTATION: &str = "Computation";
+/// The heading of the other options of every command.
+pub(crate) const GLOBAL: &str = "Global options";
 
 /// Run GPT-2 on this computer: from the checkpoint to text.
 #[derive(Debug, Parser)]
-#[command(name = "gpt2", version, max_term_width = 100, after_help = EXAMPLES, arg_required_else_help = true)]
-#[command(disable_help_subcommand = true)]
+#[command(name = "gpt2", version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     /// Options of every command.
     #[command(flatten)]
@@ -36,62 +32,91 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// Options of every command, accepted before and after its name.
+/// Options of every command, accepted before and after its name; help shows them where they act.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Options {
-    /// A model's name on the Hugging Face hub, its directory, or `demo` for the small one built in
-    /// [default: `gpt2` if it is or can be downloaded, else `demo`]
+    /// Model: a name on the Hugging Face hub, a directory, or `demo` [default: gpt2, or demo if it cannot be downloaded]
+    ///
+    /// `demo` is a small model that is built in.
     #[arg(long, short, global = true, env = "GPT2_MODEL", hide_env = true, value_name = "ID|DIR|demo")]
+    #[arg(help_heading = MODEL)]
     pub(crate) model: Option<String>,
 
-    /// The branch, tag or commit of a model of the hub [default: main]
+    /// Branch, tag or commit of a model on the hub [default: main]
     #[arg(long, global = true, env = "GPT2_REVISION", hide_env = true, value_name = "REVISION")]
+    #[arg(help_heading = MODEL, hide_short_help = true)]
     pub(crate) revision: Option<String>,
 
-    /// The number format of the weights in memory
-    #[arg(long, global = true, env = "GPT2_DTYPE", hide_env = true)]
+    /// Use downloaded models only; make no network requests
+    #[arg(long, global = true, env = "GPT2_OFFLINE", hide_env = true)]
+    #[arg(help_heading = MODEL, hide_short_help = true, value_parser = FalseyValueParser::new())]
+    pub(crate) offline: bool,
+
+    /// Number format of the weights in memory
+    #[arg(long, global = true, env = "GPT2_DTYPE", hide_env = true, help_heading = COMPUTATION)]
     #[arg(value_enum, default_value_t = Dtype::F32)]
     pub(crate) dtype: Dtype,
 
-    /// The number format of the context's keys and values in memory [default: f32 with `--dtype f32`, int8
-    /// with int4, else f16]
+    /// Number format of the cached keys and values [default: f32 with `--dtype f32`, int8 with int4, else f16]
     #[arg(long, global = true, env = "GPT2_KV_DTYPE", hide_env = true, value_enum)]
+    #[arg(help_heading = COMPUTATION, hide_short_help = true)]
     pub(crate) kv_dtype: Option<KvDtype>,
 
-    /// Number of threads; changes no result [default: one for each core it may use]
-    #[arg(long, global = true, env = "GPT2_THREADS", hide_env = true, value_name = "N")]
-    #[arg(value_parser = at_most(MOST_THREADS), allow_negative_numbers = true)]
+    /// Number of threads; does not change the results [default: one per core]
+    #[arg(long, short, global = true, env = "GPT2_THREADS", hide_env = true, value_name = "N")]
+    #[arg(help_heading = COMPUTATION, value_parser = at_most(MOST_THREADS), allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
-    /// Instruction set to compute with; changes no result [default: the best there is]
+    /// Instruction set to use; does not change the results [default: the fastest that this machine has]
     #[arg(long, global = true, env = "GPT2_KERNELS", hide_env = true, value_name = "ROW", value_enum)]
+    #[arg(help_heading = COMPUTATION, hide_short_help = true)]
     pub(crate) kernels: Option<KernelRow>,
 
-    /// The directory of packed copies, with which `int8` and `int4` start sooner [default: `gpt2/packed` in the
-    /// user's cache directory]
+    /// Device to compute on: `cpu`, or `auto`, which is the same in this build [default: auto]
+    #[arg(long, global = true, env = "GPT2_DEVICE", hide_env = true, value_name = "DEVICE")]
+    #[arg(help_heading = COMPUTATION, hide_short_help = true, value_parser = device)]
+    pub(crate) device: Option<Device>,
+
+    /// Directory that caches packed weights, with which `int8` and `int4` models load faster [default: `gpt2/packed` in
+    /// the user's cache directory]
     #[arg(long, global = true, env = "GPT2_PACK_CACHE", hide_env = true, value_name = "DIR")]
+    #[arg(help_heading = COMPUTATION, hide_short_help = true, value_hint = ValueHint::DirPath)]
     pub(crate) pack_cache: Option<String>,
 
-    /// Neither use nor keep packed copies
+    /// Neither read nor write packed weights
     #[arg(long, global = true, env = "GPT2_NO_PACK_CACHE", hide_env = true)]
-    #[arg(value_parser = FalseyValueParser::new())]
+    #[arg(help_heading = COMPUTATION, hide_short_help = true, value_parser = FalseyValueParser::new())]
     pub(crate) no_pack_cache: bool,
 
-    /// Use downloaded models only, and make no request
-    #[arg(long, global = true, env = "GPT2_OFFLINE", hide_env = true)]
-    #[arg(value_parser = FalseyValueParser::new())]
-    pub(crate) offline: bool,
-
-    /// Show results and errors only: no notes, no progress
+    /// Print results and errors only: no notes, no progress
     #[arg(long, short, global = true, env = "GPT2_QUIET", hide_env = true, overrides_with = "verbose")]
-    #[arg(value_parser = FalseyValueParser::new())]
+    #[arg(help_heading = GLOBAL, value_parser = FalseyValueParser::new())]
     pub(crate) quiet: bool,
 
-    /// Also report the device, the formats and the time it took to load the model, on standard error
+    /// Also report the device, the number formats and the load time
     #[arg(long, short, global = true, env = "GPT2_VERBOSE", hide_env = true, overrides_with = "quiet")]
-    #[arg(value_parser = FalseyValueParser::new())]
+    #[arg(help_heading = GLOBAL, value_parser = FalseyValueParser::new())]
     pub(crate) verbose: bool,
+
+    /// When to use colors [default: auto, on a terminal and unless `NO_COLOR` is set]
+    #[arg(long, global = true, env = "GPT2_COLOR", hide_env = true, value_name = "WHEN", value_enum)]
+    #[arg(help_heading = GLOBAL, hide_short_help = true)]
+    pub(crate) color: Option<Color>,
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    Auto,
+    Cpu,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
 }
 
 impl Options {
@@ -188,7 +213,9 @@ pub(crate) enum Command {
     Inspect(inspect::Arguments),
     Tour(tour::Arguments),
     Bench(bench::Arguments),
+    #[command(alias = "pull")]
     Download(download::Arguments),
+    #[command(aliases = ["list", "ls"])]
     Models(models::Arguments),
     Completions(completions::Arguments),
 }
@@ -226,23 +253,43 @@ pub(crate) fn token_id(text: &str) -> Result<u32, String> {
     text.trim().parse().map_err(|_| "expected token ids: whole numbers from 0".to_owned())
 }
 
-/// Parses a seed.
-pub(crate) fn seed(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+/// A seed, or the wish for any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seed {
+    Any,
+    Fixed(u64),
+}
+
+/// Parses a seed; -1 is any.
+pub(crate) fn seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "-1" => Ok(Seed::Any),
+        _ => text
+            .parse()
+            .map(Seed::Fixed)
+            .map_err(|_| format!("expected a whole number from 0 to {}, or -1 for a random one", u64::MAX)),
+    }
+}
+
+/// Parses a truth value.
+pub(crate) fn truth(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "expected `true` or `false`".to_owned())
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        _ if ["cuda", "gpu", "mps", "metal", "rocm", "xpu", "vulkan"]
+            .iter()
+            .any(|name| text.starts_with(name)) =>
+        {
+            Err("this build computes on the CPU only".to_owned())
+        }
+        _ => Err("expected `auto` or `cpu`".to_owned()),
+    }
 }
 
 fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|x: &f64| x.is_finite())
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
-    }
 }

@@ -1,29 +1,34 @@
 //! The `gpt2` command: arguments in, text out.
 //!
 //! ```text
-//! arguments ─► commands::run ─► model (which one, load it) ─► the library ─► terminal (render it)
+//! typed ─► arguments ─► commands::run ─► model (which one, load it) ─► the library ─► terminal (render it)
 //! ```
 //! This crate alone reads the environment, prints, and decides exit codes; what a model does is the library's.
 
+mod advice;
 mod arguments;
 mod commands;
 mod cores;
 mod device;
 mod failure;
+mod help;
 mod memory;
 mod model;
 mod prompt;
 mod terminal;
+mod typed;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
+use clap::parser::ValueSource;
 
 use crate::arguments::Arguments;
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    commands::completions::answer();
+    let arguments = match read() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help that cannot be printed, because its reader is gone, is no failure.
@@ -38,4 +43,21 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Reads the command line and the environment.
+fn read() -> Result<Arguments, clap::Error> {
+    let command = help::command();
+    let typed = typed::translated(&command, std::env::args_os());
+    // Before anything is printed, errors of the command line among it.
+    let color = terminal::decide_color(typed.value("color").as_deref());
+    let mut parser = command.clone().color(color);
+    let matches = parser
+        .try_get_matches_from_mut(&typed.line)
+        .map_err(|error| advice::improved(error, &command, &typed))?;
+    let mut arguments = Arguments::from_arg_matches(&matches)?;
+    let typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    // A flag overrides a variable that says the opposite.
+    arguments.options.quiet &= typed("quiet") || !typed("verbose");
+    Ok(arguments)
 }

@@ -55,6 +55,9 @@ mod demo {
 /// Longest JSON file that is read, but for tokenizers, which have their own limit.
 const LONGEST_CONFIG: u64 = 1 << 24;
 
+/// The published models.
+pub(crate) const PUBLISHED: [&str; 5] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"];
+
 /// Names that the hub moved; caches may have either.
 const MOVED: [(&str, &str); 5] = [
     ("gpt2", "openai-community/gpt2"),

@@ -1,6 +1,8 @@
 //! Texts from the command line or standard input.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use gpt2::tokenizer::SpecialTokens;
@@ -13,9 +15,14 @@ pub(crate) const LONGEST: u64 = 1 << 30;
 /// A text to work on.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TextArguments {
-    /// The text; `-`, or nothing at all, reads standard input, less one newline at its end
-    #[arg(value_name = "TEXT|-")]
-    text: Option<String>,
+    /// Text; `-`, or nothing at all, reads standard input
+    ///
+    /// Several words are joined by spaces. Of what is read, one newline at the end is left out: the one that `echo` adds.
+    #[arg(id = "text", value_name = "TEXT|-")]
+    words: Vec<String>,
+    /// Read the text from a file
+    #[arg(short, long, value_name = "PATH", conflicts_with = "text")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     special: SpecialArguments,
 }
@@ -23,7 +30,7 @@ pub(crate) struct TextArguments {
 /// What to make of `<|endoftext|>` in a text.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SpecialArguments {
-    /// Whether `<|endoftext|>` in the text is parsed as the special token, or is plain text
+    /// How to read `<|endoftext|>` in the text: as the special token or as plain text
     #[arg(long, value_name = "AS", value_enum, default_value_t = Special::Parse)]
     special_tokens: Special,
 }
@@ -45,19 +52,33 @@ impl SpecialArguments {
 }
 
 impl TextArguments {
-    /// The text itself.
+    /// The text as a prompt: what comes from a file or standard input, less one newline at its end.
     ///
     /// # Errors
-    /// If it is to come from standard input and that is a terminal, cannot be read, or is not UTF-8.
+    /// If there is none, or it cannot be read or is not UTF-8.
     pub(crate) fn read(&self) -> Result<String, Failure> {
-        match self.text.as_deref() {
-            Some("-") => standard_input(),
-            Some(text) => Ok(text.to_owned()),
-            None if io::stdin().is_terminal() => {
-                Err(Failure::usage("no text to work on")
-                    .hint("give it as an argument in quotes, or pipe it in"))
-            }
-            None => standard_input(),
+        match self.source()? {
+            Source::Argument(text) => Ok(text),
+            Source::File(path) => read_file(path).map(without_newline),
+            Source::StandardInput => standard_input(),
+        }
+    }
+
+    /// The file that the text comes from, if one is named.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Where the text comes from.
+    fn source(&self) -> Result<Source<'_>, Failure> {
+        match (self.file(), self.words.as_slice()) {
+            (Some(path), _) => Ok(Source::File(path)),
+            (None, [dash]) if dash == "-" => Ok(Source::StandardInput),
+            (None, [text]) => Ok(Source::Argument(text.clone())),
+            (None, []) if io::stdin().is_terminal() => Err(Failure::usage("no text to work on")
+                .hint("give it as an argument in quotes, name a file with `--file`, or pipe it in")),
+            (None, []) => Ok(Source::StandardInput),
+            (None, words) => joined(words).map(Source::Argument),
         }
     }
 
@@ -67,16 +88,62 @@ impl TextArguments {
     }
 }
 
-/// Reads standard input to its end, less one newline there: the one that `echo` adds.
-pub(crate) fn standard_input() -> Result<String, Failure> {
-    let mut text = read_text("standard input", io::stdin().lock())?;
+/// Where a text comes from.
+enum Source<'a> {
+    Argument(String),
+    File(&'a Path),
+    StandardInput,
+}
+
+/// Joins the words of a text that was typed without quotes, unless something else may have been meant.
+fn joined(words: &[String]) -> Result<String, Failure> {
+    if words.iter().any(|word| word == "-") {
+        return Err(Failure::usage("`-` stands for standard input and goes with no other text")
+            .hint("put the text in quotes if the `-` is part of it"));
+    }
+    if let Some(word) = words.iter().find(|word| word.contains(char::is_whitespace)) {
+        return Err(Failure::usage(format!(
+            "expected one text, found {} arguments beside `{word}`",
+            words.len() - 1
+        ))
+        .hint("put the whole text in one pair of quotes"));
+    }
+    let setting = words.iter().find_map(|word| {
+        let (name, value) = word.split_once('=')?;
+        let is_name = name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        (is_name && !value.is_empty()).then_some((name, value))
+    });
+    if let Some((name, value)) = setting {
+        let flag = format!("--{}={value}", name.replace('_', "-"));
+        return Err(Failure::usage(format!(
+            "`{name}={value}` looks like a setting, not like a part of the text"
+        ))
+        .hint(format!("settings are given as `{flag}`; put the text in quotes if this is part of it")));
+    }
+    Ok(words.join(" "))
+}
+
+/// Reads a file, to its last byte.
+pub(crate) fn read_file(path: &Path) -> Result<String, Failure> {
+    let name = format!("`{}`", path.display());
+    let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
+    read_text(&name, file)
+}
+
+/// Takes away one newline at the end: the one that `echo` and editors add.
+fn without_newline(mut text: String) -> String {
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
             text.pop();
         }
     }
-    Ok(text)
+    text
+}
+
+/// Reads standard input to its end, less one newline there.
+pub(crate) fn standard_input() -> Result<String, Failure> {
+    read_text("standard input", io::stdin().lock()).map(without_newline)
 }
 
 /// Reads a whole text, which must be UTF-8.

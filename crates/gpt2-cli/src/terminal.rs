@@ -36,6 +36,26 @@ pub(crate) enum Volume {
     Verbose,
 }
 
+/// Decides about colours for the whole program: as `--color` says, else as `GPT2_COLOR`, `NO_COLOR` and `FORCE_COLOR` say,
+/// else on a terminal only. `CLICOLOR_FORCE` is known to the library that is asked then.
+pub(crate) fn decide_color(flag: Option<&str>) -> clap::ColorChoice {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let named = flag.map(str::to_owned).or_else(|| variable("GPT2_COLOR"));
+    let forced = || {
+        let forced = variable("FORCE_COLOR").is_some_and(|value| !matches!(value.as_str(), "0" | "false"));
+        forced && variable("NO_COLOR").is_none()
+    };
+    let (library, parser) = match named.as_deref() {
+        Some("always") => (ColorChoice::Always, clap::ColorChoice::Always),
+        Some("never") => (ColorChoice::Never, clap::ColorChoice::Never),
+        None if forced() => (ColorChoice::Always, clap::ColorChoice::Always),
+        // A flag that says `auto` leaves the terminal and the variables of other programs to decide.
+        _ => (ColorChoice::Auto, clap::ColorChoice::Auto),
+    };
+    library.write_global();
+    parser
+}
+
 impl Terminal {
     /// Takes hold of the streams.
     pub(crate) fn new(volume: Volume) -> Self {

@@ -11,16 +11,16 @@ use crate::failure::Failure;
 use crate::model::{DEMO, MAIN, fetch, hub};
 use crate::terminal::Terminal;
 
-/// Download a model from the Hugging Face hub, or bring it up to date.
+/// Download a model from the Hugging Face hub, or update it.
 ///
-/// Prints the model's directory. Files go to the cache that Python's `huggingface_hub` uses, so that neither downloads what the
-/// other has. A download that breaks off is continued by the next.
+/// Prints the model's directory. Files go to the cache that Python's `huggingface_hub` uses, so that neither downloads
+/// what the other has. An interrupted download is resumed.
 ///
 /// `HF_HOME` and `HF_HUB_CACHE` move the cache, `HF_ENDPOINT` names a mirror, and `HF_TOKEN` opens
 /// private models.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// The model's name on the hub, such as `gpt2-medium` or `distilbert/distilgpt2`
+    /// Name of the model on the hub, such as `gpt2-medium` or `distilbert/distilgpt2`
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]

@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &mut Terminal) -> Result<(), 
 /// The choice between output for people and for programs.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Format {
-    /// Print JSON Lines, and nothing else on standard output
+    /// Print results as JSON Lines
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 }

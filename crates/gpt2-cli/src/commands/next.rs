@@ -17,14 +17,14 @@ use crate::terminal::{DIM, Terminal, bar};
 
 /// Show the most likely next tokens.
 ///
-/// Probabilities are the model's own, before temperature and filters. An empty text starts from the
-/// model's beginning-of-text token.
+/// Probabilities are the model's own, before temperature and filters. An empty prompt stands for the beginning-of-text
+/// token.
 #[derive(clap::Args, Debug)]
 #[command(mut_arg("text", |text| text.value_name("PROMPT|-")))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     prompt: TextArguments,
-    /// Tokens to show
+    /// Number of tokens to show
     #[arg(short = 'k', long, value_name = "K", default_value_t = 10, value_parser = positive)]
     #[arg(allow_negative_numbers = true)]
     top_k: usize,

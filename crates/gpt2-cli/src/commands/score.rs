@@ -1,8 +1,6 @@
 //! `gpt2 score`: how likely a text is.
 
-use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
 
 use gpt2::config::Config;
 use gpt2::score::{Score, TokenScore, score, score_strided};
@@ -14,7 +12,7 @@ use super::next::text;
 use crate::arguments::{Dtype, Options, positive};
 use crate::failure::Failure;
 use crate::model::{Loaded, ModelFiles};
-use crate::prompt::{TextArguments, read_text};
+use crate::prompt::{TextArguments, read_file};
 use crate::terminal::{DIM, Terminal, Unit, thousands};
 
 /// Texts of more tokens are summed up for people; JSON has every token.
@@ -23,32 +21,29 @@ const LONGEST_TABLE: usize = 256;
 /// The heading of what goes with `--reference-dtype`.
 const COMPARISON: &str = "Comparison of number formats";
 
-/// Show how likely a text is, token by token.
+/// Show how likely a text is, token by token, and its perplexity.
 ///
-/// Log-probabilities are natural logarithms. The first token has none, as nothing comes before it;
-/// `--bos` scores it as well. The table is left out for texts of more than 256 tokens.
+/// Log-probabilities are natural logarithms. The first token has none, because nothing comes before it; `--bos` scores
+/// it as well. The table is left out for texts of more than 256 tokens.
 ///
-/// With `--reference-dtype` it shows what `--dtype` costs instead: the model is loaded in both formats, and their
-/// predictions of every next token are compared. The measure is the mean Kullback-Leibler divergence in nats, 0
-/// where they are the same.
+/// With `--reference-dtype` it shows instead what `--dtype` costs: the model is loaded in both formats, and their
+/// predictions of every next token are compared by the mean Kullback-Leibler divergence in nats, which is 0 if they are
+/// the same.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     text: TextArguments,
-    /// Score this file, to its last byte
-    #[arg(long, value_name = "PATH", conflicts_with = "text")]
-    file: Option<PathBuf>,
     /// Score a text of any length in windows of the model's context that begin every N tokens
     ///
     /// A smaller stride gives every token more context and takes longer; half the context is usual.
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     stride: Option<usize>,
-    /// Put the beginning-of-text token first, so that the first token is scored too
+    /// Put the beginning-of-text token before the text, so that the first token is scored too
     #[arg(long)]
     bos: bool,
     /// Show how far `--dtype` is from the same model in this format, usually `f32`
     ///
-    /// The reference holds its keys and values as is usual for its format, whatever `--kv-dtype` says.
+    /// The reference caches keys and values in the default format for its weights, whatever `--kv-dtype` says.
     #[arg(long, value_enum, value_name = "DTYPE", conflicts_with_all = ["stride", "bos"])]
     #[arg(help_heading = COMPARISON)]
     reference_dtype: Option<Dtype>,
@@ -58,7 +53,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = at_least_two, allow_negative_numbers = true)]
     #[arg(requires = "reference_dtype", help_heading = COMPARISON)]
     window: Option<usize>,
-    /// Compare on so many tokens from the start of the text only
+    /// Compare only the first N tokens of the text [default: all]
     #[arg(long, value_name = "TOKENS", value_parser = at_least_two, allow_negative_numbers = true)]
     #[arg(requires = "reference_dtype", help_heading = COMPARISON)]
     limit: Option<usize>,
@@ -85,13 +80,8 @@ struct TokenRecord {
 
 /// Scores the text and shows the result.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
-    let text_to_score = match &arguments.file {
-        Some(path) => {
-            let name = format!("`{}`", path.display());
-            let file =
-                File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
-            read_text(&name, file)?
-        }
+    let text_to_score = match arguments.text.file() {
+        Some(path) => read_file(path)?,
         None => arguments.text.read()?,
     };
     if let Some(reference) = arguments.reference_dtype {

@@ -6,6 +6,7 @@
 mod batch;
 mod generate;
 mod generation_guide;
+mod habits;
 mod json;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -85,6 +85,7 @@ impl Room {
             }
         }
         command.env("HF_HOME", self.path().join("cache")).env("HF_HUB_OFFLINE", "1").env_remove("NO_COLOR");
+        command.env_remove("FORCE_COLOR");
         // Where packed copies go when nothing else is said.
         command.env("XDG_CACHE_HOME", self.path().join("cache"));
         command

@@ -29,32 +29,33 @@ use crate::terminal::{DIM, Terminal};
 
 /// Measure the speed of a model on this machine.
 ///
-/// Random prompts go through the model, then tokens are generated greedily, without end. Figures are
-/// medians over the repetitions, with the lowest and the highest. Between the repetitions all threads
-/// read the weights of a token from end to end, which is what this machine reads. The output hash is
-/// one number for all generated tokens: equal hashes, equal tokens.
+/// Random prompts are read, then tokens are generated greedily, past end-of-text tokens. Figures are medians over the
+/// repetitions, with the lowest and the highest. Between the repetitions all threads read the weights that a token needs,
+/// which gives the memory bandwidth of the machine. The output hash covers all generated tokens: equal hashes mean equal
+/// tokens.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// Tokens of a prompt
+    /// Number of tokens in each prompt
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = positive, allow_negative_numbers = true)]
     prompt_tokens: usize,
-    /// Tokens to generate for each prompt
+    /// Number of tokens to generate for each prompt
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = positive, allow_negative_numbers = true)]
     new_tokens: usize,
-    /// Prompts that are continued together
+    /// Number of prompts to continue together
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_most(1024), allow_negative_numbers = true)]
     batch: usize,
-    /// Measurements
+    /// Number of measurements
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_most(1000), allow_negative_numbers = true)]
     repetitions: usize,
-    /// Measure the kernels instead, without a model: every format of weights at every shape of matrix in a GPT-2,
-    /// a minute or two on a machine that does nothing else. `--threads` and `--kernels` apply
+    /// Measure the kernels instead, without a model: every weight format at every matrix shape of a GPT-2
+    ///
+    /// Takes a minute or two on an idle machine. `--threads` and `--kernels` apply.
     #[arg(long, conflicts_with_all = ["prompt_tokens", "new_tokens", "batch", "repetitions"])]
     kernels_table: bool,
-    /// The GPT-2 whose shapes those are
+    /// Size of GPT-2 whose matrix shapes `--kernels-table` measures
     #[arg(long, value_enum, default_value_t = kernels::Size::Small, requires = "kernels_table")]
     size: kernels::Size,
-    /// Measure what it takes to choose a token from its logits instead, with each sampler and processor, without a model
+    /// Measure instead how long each sampler and processor takes to choose a token, without a model
     #[arg(long, conflicts_with_all = ["kernels_table", "prompt_tokens", "new_tokens", "batch", "repetitions"])]
     processors_table: bool,
     #[command(flatten)]

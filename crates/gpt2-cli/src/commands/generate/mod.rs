@@ -23,12 +23,11 @@ use crate::terminal::Terminal;
 
 /// Continue a text.
 ///
-/// The prompt and its continuation appear on standard output as the model writes them. Several
-/// continuations come one after the other with an empty line between them. An empty prompt starts
-/// from the model's beginning-of-text token.
+/// The prompt and its continuation appear on standard output as the model writes them. Several continuations are
+/// separated by an empty line. An empty prompt stands for the beginning-of-text token.
 ///
-/// Flags have the names of transformers' `GenerationConfig`. What no flag sets is as
-/// `--generation-config` has it, else as the model's `generation_config.json`, else at the default shown.
+/// Flags are named as the fields of transformers' `GenerationConfig`. A setting that no flag sets comes from
+/// `--generation-config`, else from the model's `generation_config.json`, else it has the default shown.
 /// docs/generation.md explains each with an example.
 #[derive(clap::Args, Debug)]
 #[command(mut_arg("text", |text| text.value_name("PROMPT|-")))]
@@ -41,35 +40,35 @@ pub(crate) struct Arguments {
     batch: BatchArguments,
     #[command(flatten)]
     files: Files,
-    /// Leave the prompt out of the output
+    /// Print only the continuation, not the prompt
     #[arg(long, help_heading = "Output")]
     no_prompt: bool,
     #[command(flatten)]
     format: Format,
-    /// Say of every token its rank, the entropy, and the N likeliest in its place
+    /// Report each token's rank, the entropy, and the N most likely alternatives
     #[arg(long, help_heading = "Output", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     logprobs: Option<usize>,
-    /// Say the same of the prompt's tokens
+    /// Report the same for the tokens of the prompt
     #[arg(long, help_heading = "Output", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     prompt_logprobs: Option<usize>,
-    /// Say of every token what each step did to the scores, and which random number decided
+    /// Report what each step did to the scores of each token, and which random number decided
     #[arg(long, help_heading = "Output")]
     trace: bool,
-    /// With `--json`: a line for every token too, as soon as it is certain, with the number of its sequence
+    /// With `--json`, also print a line for each token as soon as it is final
     #[arg(long, help_heading = "Output", requires = "json")]
     stream: bool,
 }
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Settings as files")]
+#[command(next_help_heading = "Settings files")]
 struct Files {
-    /// Take settings that no flag sets from a file in the format of `generation_config.json`
+    /// Read settings from a file in the format of `generation_config.json`; flags override it
     #[arg(long, value_name = "FILE")]
     generation_config: Option<String>,
-    /// Print the settings as such a file, and generate nothing
+    /// Print the effective settings as a `generation_config.json` and exit
     #[arg(long)]
     print_config: bool,
-    /// Fail where a setting has no effect, instead of saying so
+    /// Fail if a setting has no effect, instead of printing a note
     #[arg(long)]
     strict: bool,
 }

@@ -13,7 +13,7 @@ use gpt2::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use super::UNGUIDED;
 use super::speculation::Speculation;
 use super::structure::Structure;
-use crate::arguments::{at_most, count, not_negative, positive, seed, share, token_id};
+use crate::arguments::{Seed, at_most, count, not_negative, positive, seed, share, token_id, truth};
 use crate::failure::Failure;
 
 /// What is to be generated, but for the prompt.
@@ -40,247 +40,272 @@ pub(super) struct Settings {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Length")]
 struct Length {
-    /// Tokens to generate at most [default: 50]
-    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
+    /// Maximum number of tokens to generate [default: 50]
+    #[arg(short = 'n', long, aliases = ["max-tokens", "n-predict"], value_name = "N", value_parser = positive)]
+    #[arg(allow_negative_numbers = true)]
     max_new_tokens: Option<usize>,
-    /// Tokens of prompt and continuation together at most, instead
+    /// Maximum number of tokens including the prompt; replaces `--max-new-tokens`
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     max_length: Option<usize>,
-    /// New tokens before which no end token is chosen [default: 0]
+    /// Minimum number of tokens to generate before an end-of-text token is allowed [default: 0]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     min_new_tokens: Option<usize>,
-    /// The same for prompt and continuation together [default: 0]
+    /// Like `--min-new-tokens`, but counts the prompt as well [default: 0]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     min_length: Option<usize>,
-    /// Seconds after which no further token is begun
+    /// Stop generating after this many seconds [default: no limit]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     max_time: Option<f64>,
-    /// What happens when the model's context is full [default: stop]
+    /// What to do when the model's context is full [default: stop]
     #[arg(long, value_name = "WHAT", value_enum)]
     overflow: Option<OverflowName>,
 }
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Mode")]
+#[command(next_help_heading = "Decoding")]
 struct Mode {
-    /// Draw tokens at random: the default
-    #[arg(long, overrides_with = "greedy")]
-    do_sample: bool,
-    /// Take the likeliest token every time; with several beams: search for the likeliest text
+    /// Sample tokens at random: the default
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = truth, overrides_with = "greedy")]
+    do_sample: Option<bool>,
+    /// Always take the most likely token
+    ///
+    /// With `--num-beams`, run beam search.
     #[arg(long, overrides_with = "do_sample")]
     greedy: bool,
-    /// The same seed gives the same text, on any machine [default: another one every time]
-    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
-    seed: Option<u64>,
-    /// Where random numbers come from; `torch` gives the text of `torch.manual_seed(SEED)` [default: keyed]
+    /// Seed of the random numbers; -1 picks one [default: -1]
+    ///
+    /// The same seed gives the same text on any machine.
+    #[arg(short, long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
+    seed: Option<Seed>,
+    /// Random number generator; `torch` gives the text that transformers draws after `torch.manual_seed(SEED)` [default:
+    /// keyed]
     #[arg(long, value_name = "RNG", value_enum)]
     rng: Option<RngName>,
-    /// Continuations to return
+    /// Number of continuations to generate
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     #[arg(value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
     num_return_sequences: usize,
-    /// Texts to follow at the same time, for the likeliest as a whole [default: 1]
+    /// Number of beams for beam search; 1 disables it [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
     num_beams: Option<usize>,
-    /// When beam search ends: `true`, `false` or `never` [default: false]
+    /// When beam search stops: `true` once enough candidates have ended, `false` when no better one is likely,
+    /// `never` when no better one is possible [default: false]
     #[arg(long, value_name = "WHEN", value_parser = early_stopping)]
     early_stopping: Option<EarlyStopping>,
-    /// The power of its length that a beam's log-probability is divided by [default: 1]
+    /// Exponent of the length by which a beam's log-probability is divided; higher values favor longer text
+    /// [default: 1]
     #[arg(long, value_name = "POWER", allow_negative_numbers = true)]
     length_penalty: Option<f64>,
-    /// Groups of beams that are to differ from each other [default: 1]
+    /// Number of groups for diverse beam search [default: 1]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     num_beam_groups: Option<usize>,
-    /// How much they are to differ [default: 0]
+    /// Penalty for a token that an earlier beam group chose at the same step [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     diversity_penalty: Option<f64>,
-    /// A text that must occur, with beams; `one|other` for one of several; may be repeated
+    /// Text that must occur, with beam search; `one|other` for one of several; may be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = one_of)]
     force_words: Vec<String>,
-    /// The same as token ids: `1,2` or `1,2|3`
+    /// Like `--force-words`, but token ids: `1,2` or `1,2|3`; may be repeated
     #[arg(long, value_name = "IDS", value_parser = forced_ids)]
     force_words_ids: Vec<ForcedWords>,
-    /// Contrastive search among the `--top-k` likeliest: the weight of the penalty for what resembles the text so far
+    /// Contrastive search over the `--top-k` most likely tokens: weight of the penalty for resembling the text
+    /// so far [default: 0, off]
     #[arg(long, value_name = "ALPHA", value_parser = share, allow_negative_numbers = true)]
     penalty_alpha: Option<f64>,
-    /// Hold the last layer against others: `low`, `high`, or their numbers (DoLa)
+    /// Contrast the last layer with earlier ones (DoLa): `low`, `high` or layer numbers like `2,4,6` [default: off]
     #[arg(long, value_name = "LAYERS", value_parser = dola_layers)]
     dola_layers: Option<DolaLayers>,
-    /// Weight of the prompt over the negative prompt, above 1 (classifier-free guidance)
+    /// Classifier-free guidance: weight of the prompt over the negative prompt; 1 disables [default: 1]
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
-    /// What the text is to stay away from, for `--guidance-scale` [default: the prompt's last token]
+    /// Text to steer away from, with `--guidance-scale` [default: the prompt's last token]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
-    /// Let the prompt's last token be replaced by a longer one
-    #[arg(long)]
-    token_healing: bool,
+    /// Allow the last token of the prompt to be replaced by a longer one, for prompts that end within a word
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = truth)]
+    token_healing: Option<bool>,
 }
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Which tokens to draw from (each of these turns sampling on)")]
+#[command(next_help_heading = "Sampling (any of these enables `--do-sample`)")]
 struct Draw {
-    /// Below 1 likely tokens get likelier, above 1 less so; 0 is greedy [default: 0.7]
-    #[arg(long, value_name = "T", value_parser = not_negative, allow_negative_numbers = true)]
+    /// Randomness: lower is more predictable, 0 is greedy [default: 0.7]
+    ///
+    /// Scores are divided by the temperature before a token is drawn.
+    #[arg(long, alias = "temp", value_name = "T", value_parser = not_negative, allow_negative_numbers = true)]
     temperature: Option<f64>,
-    /// The K likeliest tokens only; 0 is off [default: 50]
-    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
+    /// Sample from the K most likely tokens; 0 disables [default: 50]
+    #[arg(short = 'k', long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     top_k: Option<usize>,
-    /// The likeliest tokens that together have the probability P; 1 is off [default: 0.95]
+    /// Sample from the most likely tokens that make up P together; 1 disables [default: 0.95]
+    ///
+    /// These are the fewest tokens whose probabilities add up to at least P.
     #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     top_p: Option<f64>,
-    /// Tokens at least P times as likely as the likeliest
+    /// Drop tokens that are less than P times as likely as the most likely one; 0 disables [default: 0]
     #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     min_p: Option<f64>,
-    /// Tokens of about the expected information that together have the probability P
+    /// Locally typical sampling: keep the tokens whose information content is closest to the entropy, up to
+    /// probability P; 1 disables [default: 1]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     typical_p: Option<f64>,
-    /// The likeliest tokens that have that share of the entropy
+    /// Keep the most likely tokens that make up this share of the entropy [default: off]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     top_h: Option<f64>,
-    /// Tokens at least this likely
+    /// Drop tokens with a probability below P; 0 disables [default: 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     epsilon_cutoff: Option<f64>,
-    /// Tokens at least this likely, or less where much is possible
+    /// Like `--epsilon-cutoff`, with a lower threshold when the distribution is flat; 0 disables [default: 0]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     eta_cutoff: Option<f64>,
-    /// Tokens at most N standard deviations of the scores below the highest
+    /// Drop tokens whose score is more than N standard deviations below the highest [default: off]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     top_n_sigma: Option<f64>,
-    /// Vary the temperature by so much with the entropy
+    /// Vary the temperature by up to ±RANGE, depending on the entropy; 0 disables [default: 0]
     #[arg(long, value_name = "RANGE", allow_negative_numbers = true)]
     dynatemp_range: Option<f64>,
-    /// The power of the entropy it varies with [default: 1]
+    /// Exponent of the entropy for `--dynatemp-range` [default: 1]
     #[arg(long, value_name = "POWER", allow_negative_numbers = true)]
     dynatemp_exponent: Option<f64>,
-    /// With this probability leave out all but the least likely of the likely tokens (XTC)
+    /// With probability P, drop all tokens above `--xtc-threshold` except the least likely of them (XTC) [default: 0]
     #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     xtc_probability: Option<f64>,
-    /// How likely a likely token is, there [default: 0.1]
+    /// Probability above which XTC may drop a token [default: 0.1]
     #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]
     xtc_threshold: Option<f64>,
-    /// Version 1 or 2 of mirostat, which keeps the surprise even
+    /// Version of mirostat, which keeps the surprise per token constant: 1 or 2; 0 disables [default: 0]
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u8).range(0..=2))]
     mirostat: Option<u8>,
-    /// The surprise that mirostat aims at, in bits [default: 5]
+    /// Target surprise of mirostat, in bits per token [default: 5]
     #[arg(long, value_name = "BITS", allow_negative_numbers = true)]
     mirostat_tau: Option<f64>,
-    /// How fast mirostat learns [default: 0.1]
+    /// Learning rate of mirostat [default: 0.1]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     mirostat_eta: Option<f64>,
-    /// These samplers alone and in this order, with `,` or `;` between [default: all, in transformers' order]
+    /// Use only these samplers, in this order, separated by `,` or `;` [default: all, in the order of transformers]
     #[arg(long, value_name = "NAMES", value_delimiter = ';', value_parser = samplers)]
     samplers: Option<Vec<Samplers>>,
 }
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Against repetition")]
+#[command(next_help_heading = "Repetition")]
 struct Penalties {
-    /// Divide the scores of tokens that occurred, above 1 [default: 1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    /// Penalty for tokens that occurred before, above 1 [default: 1]
+    ///
+    /// The scores of tokens of the prompt and of the text so far are divided by X, or multiplied if they are negative.
+    #[arg(long, alias = "repeat-penalty", value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: Option<f64>,
-    /// Raise the scores of the prompt's tokens, above 1 [default: 1]
+    /// Bonus for tokens of the prompt; above 1 encourages them [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     encoder_repetition_penalty: Option<f64>,
-    /// Lower the score of a token by X for every time it occurred [default: 0]
+    /// Subtract X from the score of a token for each time it was generated [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: Option<f64>,
-    /// Lower the score of a token by X if it occurred [default: 0]
+    /// Subtract X from the score of every token that was generated [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     presence_penalty: Option<f64>,
-    /// No phrase of N tokens twice; 0 is off [default: 0]
+    /// Never repeat a sequence of N tokens; 0 disables [default: 0]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     no_repeat_ngram_size: Option<usize>,
-    /// No phrase of N tokens that the prompt has; 0 is off [default: 0]
+    /// Never repeat a sequence of N tokens of the prompt; 0 disables [default: 0]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     encoder_no_repeat_ngram_size: Option<usize>,
-    /// Strength of the penalty for going on as a repetition would (DRY) [default: 0]
+    /// Strength of the DRY penalty for tokens that would continue a repetition; 0 disables [default: 0]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dry_multiplier: Option<f64>,
-    /// By how much each further token multiplies it [default: 1.75]
+    /// Base of the DRY penalty: it grows by this factor per repeated token [default: 1.75]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     dry_base: Option<f64>,
-    /// Length of repetitions without it [default: 2]
+    /// Longest repetition, in tokens, that DRY leaves unpenalized [default: 2]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     dry_allowed_length: Option<usize>,
-    /// Number of last tokens in which to look [default: all]
+    /// Number of recent tokens that DRY searches for repetitions [default: all]
     #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     dry_penalty_last_n: Option<usize>,
-    /// A text that no repetition reaches across; may be repeated [default: new line, `:`, `"` and `*`]
+    /// Text that ends a repetition for DRY; may be repeated [default: newline, `:`, `"` and `*`]
     #[arg(long, value_name = "TEXT", value_parser = escaped, allow_hyphen_values = true)]
     dry_sequence_breakers: Vec<String>,
 }
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "What may and must occur")]
+#[command(next_help_heading = "Constraints")]
 struct Constraints {
-    /// A text that may not occur, with or without a space before it; may be repeated
+    /// Text that must not occur, with or without a space before it; may be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     bad_words: Vec<String>,
-    /// The same as token ids: `1,2`; may be repeated
+    /// Like `--bad-words`, but token ids: `1,2`; may be repeated
     #[arg(long, value_name = "IDS", value_parser = ids)]
     bad_words_ids: Vec<Ids>,
-    /// What is added to the score of the last of some tokens: `1,2=-3.5`; may be repeated
+    /// Add X to a token's score when it would complete this sequence of ids: `1,2=-3.5`; may be repeated
     #[arg(long, value_name = "IDS=X", value_parser = bias)]
     sequence_bias: Vec<(Ids, f64)>,
-    /// Tokens never to choose
+    /// Token ids that are never generated, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     suppress_tokens: Option<Vec<u32>>,
-    /// Tokens not to choose first
+    /// Token ids that are not generated as the first token, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     begin_suppress_tokens: Option<Vec<u32>>,
-    /// The first token, behind a prompt of one token
+    /// Token id to generate first, after a prompt of a single token
     #[arg(long, value_name = "ID", value_parser = token_id)]
     forced_bos_token_id: Option<u32>,
-    /// The last token, at `--max-length`; one of these
+    /// Token ids, one of which is generated last when `--max-length` is reached
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     forced_eos_token_id: Option<Vec<u32>>,
-    /// Make end tokens likelier from the Nth new token on, by a factor for each: `N,FACTOR`
+    /// Make end-of-text tokens more likely from the Nth new token on, exponentially by FACTOR: `N,FACTOR`
     #[arg(long, value_name = "N,FACTOR", value_parser = decay)]
     exponential_decay_length_penalty: Option<(usize, f64)>,
-    /// Make numbers of scores that are none, instead of failing
-    #[arg(long)]
-    remove_invalid_values: bool,
-    /// Make log-probabilities of processed scores
-    #[arg(long)]
-    renormalize_logits: bool,
-    /// Leave a pattern by which the text can be recognised: its fields as JSON, or `{}`
+    /// Replace NaN and infinite scores instead of failing
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = truth)]
+    remove_invalid_values: Option<bool>,
+    /// Renormalize the processed scores to log-probabilities
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = truth)]
+    renormalize_logits: Option<bool>,
+    /// Add a detectable watermark; its parameters as JSON, or `{}` for the defaults [default: off]
     #[arg(long, value_name = "JSON", value_parser = watermarking)]
     watermarking_config: Option<Watermarking>,
 }
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "End")]
+#[command(next_help_heading = "Stopping")]
 struct End {
-    /// End before this text; `\n` is a new line, `\t` a tab, `\\` a backslash; may be repeated
+    /// Stop before this text; may be repeated
+    ///
+    /// `\n` is a newline, `\t` a tab, `\\` a backslash.
     #[arg(long, alias = "stop-strings", value_name = "TEXT", value_parser = escaped, allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Keep that text
-    #[arg(long, requires = "stop")]
-    include_stop_str_in_output: bool,
-    /// Tokens that end a continuation, with commas between [default: the model's]
+    /// Include the stop string in the output
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = truth, requires = "stop")]
+    include_stop_str_in_output: Option<bool>,
+    /// Token ids that end the text, separated by commas [default: the model's]
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     #[arg(allow_negative_numbers = true, conflicts_with = "ignore_eos")]
     eos_token_id: Option<Vec<u32>>,
-    /// Go on past end-of-text tokens
+    /// Do not stop at end-of-text tokens
     #[arg(long)]
     ignore_eos: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OverflowName {
-    /// Refuse a length that could not fit
+    /// Fail if the requested length does not fit
     Error,
     /// End the text
     Stop,
-    /// Forget the first half of the context, and go on
+    /// Drop the first half of the context and continue
     Slide,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RngName {
+    /// The same random numbers on any machine and in any batch
     Keyed,
+    /// Those of PyTorch on the CPU
     Torch,
 }
 
@@ -293,7 +318,6 @@ impl Settings {
     /// What the flags set, as far as that can be said without a tokenizer and without files.
     pub(super) fn given(&self) -> GenerationConfig {
         let Self { length, mode, draw, penalties, constraints, end, speculation, .. } = self;
-        let given = |flag: bool| flag.then_some(true);
         GenerationConfig {
             max_length: length.max_length,
             max_new_tokens: length.max_new_tokens,
@@ -306,7 +330,10 @@ impl Settings {
                 OverflowName::Slide => Overflow::Slide,
             }),
             do_sample: self.do_sample(),
-            seed: mode.seed,
+            seed: mode.seed.and_then(|seed| match seed {
+                Seed::Fixed(seed) => Some(seed),
+                Seed::Any => None,
+            }),
             rng: mode.rng.map(|rng| match rng {
                 RngName::Keyed => Rng::Keyed,
                 RngName::Torch => Rng::Torch,
@@ -321,7 +348,7 @@ impl Settings {
             penalty_alpha: mode.penalty_alpha,
             dola_layers: mode.dola_layers.clone(),
             guidance_scale: mode.guidance_scale,
-            token_healing: given(mode.token_healing),
+            token_healing: mode.token_healing,
             temperature: draw.temperature,
             top_k: draw.top_k,
             top_p: draw.top_p,
@@ -361,12 +388,12 @@ impl Settings {
             forced_bos_token_id: constraints.forced_bos_token_id,
             forced_eos_token_id: constraints.forced_eos_token_id.clone(),
             exponential_decay_length_penalty: constraints.exponential_decay_length_penalty,
-            remove_invalid_values: given(constraints.remove_invalid_values),
-            renormalize_logits: given(constraints.renormalize_logits),
+            remove_invalid_values: constraints.remove_invalid_values,
+            renormalize_logits: constraints.renormalize_logits,
             watermarking_config: constraints.watermarking_config,
             structured_outputs: None,
             stop_strings: some(&end.stop),
-            include_stop_str_in_output: given(end.include_stop_str_in_output),
+            include_stop_str_in_output: end.include_stop_str_in_output,
             eos_token_id: if end.ignore_eos { Some(Vec::new()) } else { end.eos_token_id.clone() },
             ..speculation.given()
         }
@@ -401,7 +428,8 @@ impl Settings {
             || mode.num_beam_groups.is_some_and(|groups| groups > 1)
             || !mode.force_words.is_empty()
             || !mode.force_words_ids.is_empty();
-        match (mode.greedy, mode.do_sample || asks, excludes) {
+        let greedy = mode.greedy || mode.do_sample == Some(false);
+        match (greedy, mode.do_sample == Some(true) || asks, excludes) {
             (true, ..) | (false, false, true) => Some(false),
             (false, true, _) => Some(true),
             (false, false, false) => None,
@@ -411,6 +439,9 @@ impl Settings {
     /// Joins what is set, with a file and the model's own settings behind the flags, and the defaults last.
     pub(super) fn config(&self, file: GenerationConfig) -> GenerationConfig {
         let mut config = self.given().or(file).or(GenerationConfig::notebook());
+        if self.mode.seed == Some(Seed::Any) {
+            config.seed = None;
+        }
         config.seed.get_or_insert_with(any_seed);
         config
     }

@@ -21,24 +21,24 @@ const MOST: usize = 64;
 const NOBODY_GUESSES: &str = "no model guesses (`--assistant`, `--speculate self`)";
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Speed (changes no text)")]
+#[command(next_help_heading = "Speculative decoding (does not change the text)")]
 pub(super) struct Speculation {
-    /// Guess tokens, for the model to look at several positions at once; for a single prompt
+    /// Draft several tokens and verify them in one pass; for a single prompt
     #[arg(long, value_name = "HOW", value_enum, conflicts_with = "assistant")]
     speculate: Option<Guesses>,
-    /// A smaller model that guesses tokens: any GPT-2 with the same vocabulary
+    /// Smaller model that drafts tokens: any GPT-2 with the same vocabulary
     #[arg(long, value_name = "ID|DIR")]
     assistant: Option<String>,
-    /// The number format of the weights of the model that guesses [default: int4]
+    /// Number format of the draft model's weights [default: int4]
     #[arg(long, value_name = "DTYPE", value_enum)]
     assistant_dtype: Option<Dtype>,
-    /// Most tokens that it guesses at a time [default: 15]
+    /// Maximum number of tokens that a draft model drafts at a time [default: 15]
     #[arg(long, value_name = "N", value_parser = at_most(MOST), allow_negative_numbers = true)]
     num_assistant_tokens: Option<usize>,
-    /// Most tokens that `--speculate prompt-lookup` guesses at a time [default: 15]
+    /// Maximum number of tokens that `--speculate prompt-lookup` drafts at a time [default: 15]
     #[arg(long, value_name = "N", value_parser = at_most(MOST), allow_negative_numbers = true)]
     prompt_lookup_num_tokens: Option<usize>,
-    /// Most tokens that it looks up [default: 4]
+    /// Longest sequence of tokens that `--speculate prompt-lookup` looks up [default: 4]
     #[arg(long, value_name = "N", value_parser = at_most(MOST), allow_negative_numbers = true)]
     max_matching_ngram_size: Option<usize>,
 }
@@ -46,9 +46,9 @@ pub(super) struct Speculation {
 /// Where guesses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Guesses {
-    /// What followed the last tokens when they occurred before: for texts that repeat
+    /// Draft what followed the last tokens when they occurred before: for repetitive text
     PromptLookup,
-    /// A copy of the model in the format of `--assistant-dtype`
+    /// Draft with a copy of the model in the format of `--assistant-dtype`
     #[value(name = "self")]
     Myself,
 }

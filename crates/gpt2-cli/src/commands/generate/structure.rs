@@ -13,19 +13,19 @@ use crate::prompt::read_text;
 #[command(next_help_heading = "Structured output")]
 #[group(multiple = false)]
 pub(super) struct Structure {
-    /// JSON that meets this JSON schema: the schema itself (`{...}`), or a file
+    /// JSON that conforms to this schema: the schema itself (`{...}`) or a file
     #[arg(long, value_name = "SCHEMA|FILE")]
     json_schema: Option<String>,
     /// Any JSON object
     #[arg(long)]
     json_object: bool,
-    /// A text that matches this regular expression as a whole
+    /// Text that matches this regular expression in full
     #[arg(long, value_name = "RE", allow_hyphen_values = true)]
     regex: Option<String>,
-    /// This text, or one of several if it is repeated
+    /// Exactly this text; repeat it to allow several
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     choice: Vec<String>,
-    /// A text of this grammar, Lark or GBNF: the grammar itself (`start: ...`, `root ::= ...`), or a file
+    /// Text of this grammar, in Lark or GBNF: the grammar itself (`start: ...`, `root ::= ...`) or a file
     #[arg(long, value_name = "GRAMMAR|FILE")]
     grammar: Option<String>,
 }

@@ -36,26 +36,26 @@ const UNGUESSED: &str = "among many prompts no tokens are guessed";
 const KEPT_CONTEXTS: u64 = 4;
 
 #[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Many prompts")]
+#[command(next_help_heading = "Several prompts")]
 pub(super) struct BatchArguments {
-    /// Continue every prompt of a file of JSON Lines: texts, or objects with `prompt` and, if wanted, `id` and settings
-    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["text", "prompts", "speculate", "assistant"])]
+    /// Continue every prompt of a file in JSON Lines: strings, or objects with `prompt` and optionally `id` and settings
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["text", "file", "prompts", "speculate", "assistant"])]
     batch: Option<String>,
-    /// A prompt; may be repeated
-    #[arg(long = "prompt", value_name = "TEXT", allow_hyphen_values = true)]
-    #[arg(conflicts_with_all = ["text", "speculate", "assistant"])]
+    /// Prompt to continue; may be repeated
+    #[arg(short = 'p', long = "prompt", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(conflicts_with_all = ["text", "file", "speculate", "assistant"])]
     prompts: Vec<String>,
-    /// Sequences that go through the model together; changes no text [default: 32]
+    /// Number of sequences to process together; does not change the text [default: 32]
     #[arg(long, value_name = "N", value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
     #[arg(allow_negative_numbers = true)]
     batch_size: Option<usize>,
-    /// Write JSON Lines to a file, which must not be there yet
+    /// Write the results as JSON Lines to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     output: Option<String>,
-    /// Go on where a run with this `--output` was interrupted, if it was
+    /// Resume an interrupted run with the same `--output`
     #[arg(long, requires = "output")]
     resume: bool,
-    /// Give texts out as they are done, not in the order of the prompts
+    /// Write results as they finish instead of in input order
     #[arg(long)]
     unordered: bool,
 }

@@ -21,12 +21,14 @@ mod file;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use serde::Serialize;
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -37,6 +39,12 @@ use tokenizers::{
 use self::bytes::{MAX_VOCABULARY, TokenBytes};
 use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, byte_level, kind, refuse_unless};
 use crate::process::structure::Vocabulary;
+
+/// Files that may add tokens and settings to `tokenizer.json`, or to `vocab.json` and `merges.txt`.
+///
+/// Whoever fetches a tokenizer fetches these too, where they exist: without them, tokens may be plain text.
+pub const COMPANION_FILES: &[&str] =
+    &["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
 /// The longest file that is read: tokenizers of a quarter million tokens have half of that.
 const MAX_FILE: usize = 1 << 26;
@@ -107,6 +115,19 @@ pub struct Encoding {
     /// The characters (not bytes) of the text that each token covers, end excluded. Tokens that share one
     /// character all cover the whole of it.
     pub offsets: Vec<(usize, usize)>,
+}
+
+/// A token as text, and as bytes where the text is not all of it.
+///
+/// It serializes as `{"token": "text"}`, with `"bytes": [227, 129]` where they are needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenText<'a> {
+    /// What the token decodes to by itself, with U+FFFD for bytes that are not UTF-8.
+    #[serde(rename = "token")]
+    pub text: Cow<'a, str>,
+    /// The token's bytes, only where they are not UTF-8 by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<&'a [u8]>,
 }
 
 impl Tokenizer {
@@ -328,6 +349,29 @@ impl Tokenizer {
     /// Returns the bytes that a token stands for: none for a padding id, `None` for an unknown one.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.bytes.get(id).or_else(|| ((id as usize) < self.padded).then_some(&[] as &[u8]))
+    }
+
+    /// Decodes a token by itself, keeping its bytes where they are not a text.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn example(tokenizer: &gpt2::tokenizer::Tokenizer) -> Result<(), gpt2::tokenizer::TokenizerError> {
+    /// // The first two bytes of `あ` in GPT-2's vocabulary.
+    /// let token = tokenizer.token_text(2515)?;
+    /// assert_eq!((&*token.text, token.bytes), ("\u{fffd}", Some(&[0xe3, 0x81][..])));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn token_text(&self, id: u32) -> Result<TokenText<'_>, TokenizerError> {
+        let bytes = self.token_bytes(id).ok_or_else(|| self.unknown(id))?;
+        let text = String::from_utf8_lossy(bytes);
+        let whole = matches!(text, Cow::Borrowed(_));
+        Ok(TokenText { text, bytes: (!whole).then_some(bytes) })
     }
 
     /// Returns a token as the vocabulary writes it, such as `Ġlanguage` for ` language`.

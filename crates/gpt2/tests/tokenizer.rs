@@ -7,6 +7,7 @@ use gpt2::stream::TextStream;
 use gpt2::tokenizer::{Encoding, SpecialText, SpecialTokens, Tokenizer};
 use proptest::prelude::*;
 use serde::Deserialize;
+use serde_json::json;
 
 static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo");
@@ -28,6 +29,20 @@ fn the_notebooks_sentence_has_the_notebooks_ids() {
 fn the_vocabulary_is_gpt2s() {
     assert_eq!(GPT2.vocab_size(), 50257);
     assert_eq!((GPT2.end_of_text(), GPT2.special_ids()), (Some(50256), &[50256][..]));
+}
+
+#[test]
+fn a_token_that_is_no_whole_character_keeps_its_bytes() {
+    let json = |id| serde_json::to_value(GPT2.token_text(id).expect("in the vocabulary")).expect("JSON");
+    assert_eq!(json(3303), json!({ "token": " language" }));
+    assert_eq!(json(50256), json!({ "token": "<|endoftext|>" }));
+    // Of `日` and of `あ`, which are three bytes each; and a space with the first byte of a character.
+    assert_eq!(json(33768), json!({ "token": "\u{fffd}", "bytes": [0xe6, 0x97] }));
+    assert_eq!(json(2515), json!({ "token": "\u{fffd}", "bytes": [0xe3, 0x81] }));
+    assert_eq!(json(12520), json!({ "token": " \u{fffd}", "bytes": [0x20, 0xf0, 0x9f] }));
+    // A vocabulary may hold U+FFFD itself, which is a whole character.
+    assert_eq!(json(4210), json!({ "token": "\u{fffd}" }));
+    assert!(GPT2.token_text(50257).is_err());
 }
 
 #[derive(Deserialize)]

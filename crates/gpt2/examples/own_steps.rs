@@ -25,7 +25,7 @@ impl Processor for NoEcho {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gpt2 = Pretrained::from_directory("models/demo", Cpu::new(Kernels::detect(), 2), Formats::default())?;
     let request = gpt2.generate("The old man looked at the sea")?.max_new_tokens(30);
-    let full_stop = gpt2.tokenizer.encode(".", SpecialTokens::Parse)?;
+    let full_stop = gpt2.tokenizer.encode_part(".", SpecialTokens::Parse)?;
     // Never the same token twice in a row, and the end with the first sentence.
     let request =
         request.processor(NoEcho).stopping_criterion(move |context| context.tokens.ends_with(&full_stop));

@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gpt2 = Pretrained::from_directory("models/demo", Cpu::new(Kernels::detect(), 2), Formats::default())?;
     // One of these answers, and nothing behind it.
     let answers = [" yes", " no", " perhaps"];
-    let tokens = |text: &str| gpt2.tokenizer.encode(text, SpecialTokens::Parse);
+    let tokens = |text: &str| gpt2.tokenizer.encode_part(text, SpecialTokens::Parse);
     let answers = answers.into_iter().map(tokens).collect::<Result<Vec<_>, _>>()?;
     let (end, most) = (gpt2.model.config().eos_token_ids[0], 5);
     let request = gpt2.generate("Is the sea deep? The old man said:")?.max_new_tokens(most);

@@ -3,25 +3,31 @@
 //! The merging itself is the `tokenizers` crate's. This module reads its files ([`Tokenizer::from_directory`],
 //! [`Tokenizer::from_bytes`]), makes the treatment of special tokens a choice at every call, and keeps a table
 //! of the bytes behind each id, so that decoding is exact: `decode(encode(text)) == text` for every text. The
-//! one exception is a `tokenizer.json` whose pre-tokenizer sets `add_prefix_space`, which GPT-2's does not: as in
-//! `transformers`, a text without a leading space then gets one, and so does what follows an added token.
+//! exceptions are what a tokenizer's files ask for, none of which GPT-2's do: a space before every text and after
+//! every added token (`add_prefix_space`), tokens before or after every text (`add_bos_token`, a
+//! `TemplateProcessing`), and added tokens that take the white space beside them (`lstrip`, `rstrip`).
 //!
 //! ```text
-//! "Hi there" ─ added tokens ─ words ─ bytes as letters ─ merges ─► [17250, 612]     the crate
+//! "Hi there" ─ added tokens ─ words ─ bytes as letters ─ merges ─► [17250, 612]     the crate; words are ours
 //! [17250, 612] ─► bytes[starts[id]..starts[id + 1]] … ─► "Hi there"                 the table
 //! ```
 //!
-//! Only byte-level BPE is read; another kind of model, pre-tokenizer, post-processor or decoder and any
-//! normalizer are refused by name, as are BPE dropout, which would make the ids of a text random, and added
-//! tokens that take the spaces beside them. The `truncation` and `padding` sections of a `tokenizer.json` are a batching
-//! policy and not applied, as `transformers` does not apply them unless asked.
+//! A directory is read as `transformers` reads it: the files beside the vocabulary add tokens and settings
+//! (`settings.rs`). Only byte-level BPE is read; another kind of model, pre-tokenizer, post-processor or decoder and
+//! any normalizer are refused by name (`parts.rs`), as is BPE dropout, which would make the ids of a text random. The
+//! `truncation` and `padding` sections of a `tokenizer.json` are a batching policy and not applied, as `transformers`
+//! does not apply them unless asked.
 
 mod bytes;
 mod file;
+mod parts;
+mod settings;
 #[cfg(test)]
 pub(crate) mod tests;
+mod words;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -31,13 +37,12 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{
-    AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType, PostProcessor, PreTokenizer,
-};
+use tokenizers::{AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType};
 
 use self::bytes::{MAX_VOCABULARY, TokenBytes};
-use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, byte_level, kind, refuse_unless};
+use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, refuse_unless};
+use self::parts::{Finish, Splitting, check_decoder, check_normalizer};
+use self::settings::{Companions, Settings};
 use crate::process::structure::Vocabulary;
 
 /// Files that may add tokens and settings to `tokenizer.json`, or to `vocab.json` and `merges.txt`.
@@ -48,6 +53,9 @@ pub const COMPANION_FILES: &[&str] =
 
 /// The longest file that is read: tokenizers of a quarter million tokens have half of that.
 const MAX_FILE: usize = 1 << 26;
+
+/// The classes of tokenizers that a `vocab.json` and a `merges.txt` may name, without `Fast` at their ends.
+const OLD_LAYOUT_CLASSES: [&str; 3] = ["GPT2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend"];
 
 /// The text of GPT-2's only special token.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -73,8 +81,8 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 /// ```
 pub struct Tokenizer {
     model: BPE,
-    pre_tokenizer: ByteLevel,
-    post_processor: Option<ByteLevel>,
+    splitting: Splitting,
+    finish: Finish,
     /// Finds the added tokens in a text; `ordinary` finds only those that are not special.
     added: AddedVocabulary,
     ordinary: AddedVocabulary,
@@ -131,19 +139,28 @@ pub struct TokenText<'a> {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` from a model directory, else `vocab.json` and `merges.txt`.
+    /// Reads `tokenizer.json` from a model directory, else `vocab.json` and `merges.txt`, and those of the
+    /// [`COMPANION_FILES`] that are there.
     ///
     /// # Errors
     ///
     /// When the files are not there, cannot be read, or do not describe a byte-level BPE tokenizer.
     pub fn from_directory(directory: &Path) -> Result<Self, TokenizerError> {
-        if let Some(json) = read(&directory.join("tokenizer.json"))? {
-            return Self::from_bytes(&json);
+        let json = read(&directory.join("tokenizer.json"))?;
+        let companions = Companions {
+            tokenizer_config: read(&directory.join("tokenizer_config.json"))?,
+            special_tokens_map: read(&directory.join("special_tokens_map.json"))?,
+            added_tokens: read(&directory.join("added_tokens.json"))?,
+        };
+        if let Some(json) = json {
+            return Self::build(TokenizerFile::parse(&json)?, companions.settings()?);
         }
         let vocab = read(&directory.join("vocab.json"))?;
         let merges = read(&directory.join("merges.txt"))?;
         match (vocab, merges) {
-            (Some(vocab), Some(merges)) => Self::from_vocab_and_merges(&vocab, &merges),
+            (Some(vocab), Some(merges)) => {
+                Self::from_vocab_and_merges(&vocab, &merges, companions.settings()?)
+            }
             (vocab, merges) => {
                 let missing = match (vocab, merges) {
                     (Some(_), _) => "`tokenizer.json` and `merges.txt`",
@@ -155,25 +172,26 @@ impl Tokenizer {
         }
     }
 
-    /// Reads the contents of a `tokenizer.json`.
+    /// Reads the contents of a `tokenizer.json`, without any other file.
     ///
     /// # Errors
     ///
     /// When they do not describe a byte-level BPE tokenizer, or are longer than any.
     pub fn from_bytes(json: &[u8]) -> Result<Self, TokenizerError> {
-        check_length("tokenizer.json", json)?;
-        let file: TokenizerFile = serde_json::from_slice(json)
-            .map_err(|source| TokenizerError::Json { file: "tokenizer.json", source })?;
-        Self::build(file)
+        Self::build(TokenizerFile::parse(json)?, Settings::default())
     }
 
     /// Reads the contents of GPT-2's first file format: a `vocab.json` and a `merges.txt`.
-    fn from_vocab_and_merges(vocab: &[u8], merges: &[u8]) -> Result<Self, TokenizerError> {
+    fn from_vocab_and_merges(
+        vocab: &[u8],
+        merges: &[u8],
+        mut settings: Settings,
+    ) -> Result<Self, TokenizerError> {
         check_length("vocab.json", vocab)?;
         check_length("merges.txt", merges)?;
-        let vocab: Vocab = serde_json::from_slice(vocab)
+        let vocab: Vocab = serde_json::from_slice(without_mark(vocab))
             .map_err(|source| TokenizerError::Json { file: "vocab.json", source })?;
-        let merges = std::str::from_utf8(merges)
+        let merges = std::str::from_utf8(without_mark(merges))
             .map_err(|source| TokenizerError::Utf8 { file: "merges.txt", source })?;
         let merges = merges
             .lines()
@@ -181,35 +199,51 @@ impl Tokenizer {
             .filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"))
             .map(|(index, line)| Merge::parse(line).ok_or(TokenizerError::MergeLine { line: index + 1 }))
             .collect::<Result<_, _>>()?;
-        let end_of_text = vocab
-            .get(END_OF_TEXT)
-            .map(|&id| AddedTokenEntry { id, token: AddedToken::from(END_OF_TEXT, true).normalized(true) });
-        Self::build(TokenizerFile {
-            added_tokens: end_of_text.into_iter().collect(),
-            normalizer: None,
-            pre_tokenizer: Some(json!({ "type": "ByteLevel", "add_prefix_space": false })),
-            post_processor: Some(json!({ "type": "ByteLevel", "trim_offsets": false })),
-            decoder: Some(json!({ "type": "ByteLevel" })),
-            model: BpeFile { vocab, merges, ..BpeFile::default() },
-        })
+        // The name does not say what happens to a text in other classes; `tokenizer.json` would.
+        if let Some(class) = settings.class.take() {
+            let known = OLD_LAYOUT_CLASSES.contains(&class.trim_end_matches("Fast"));
+            refuse_unless(known, "`tokenizer_class` without `tokenizer.json`", "`GPT2Tokenizer`", class)?;
+        }
+        let (before, after) = (settings.before.take(), settings.after.take());
+        let mut tokenizer = Self::build(
+            TokenizerFile {
+                added_tokens: Vec::new(),
+                normalizer: None,
+                pre_tokenizer: Some(json!({ "type": "ByteLevel", "add_prefix_space": false })),
+                post_processor: None,
+                decoder: Some(json!({ "type": "ByteLevel" })),
+                model: BpeFile { vocab, merges, ..BpeFile::default() },
+            },
+            settings,
+        )?;
+        let id = |token: String| tokenizer.added.token_to_id(&token, &tokenizer.model);
+        let (before, after) = (before.and_then(id), after.and_then(id));
+        tokenizer.finish.before.extend(before);
+        tokenizer.finish.after.extend(after);
+        Ok(tokenizer)
     }
 
-    fn build(file: TokenizerFile) -> Result<Self, TokenizerError> {
+    fn build(file: TokenizerFile, settings: Settings) -> Result<Self, TokenizerError> {
         let TokenizerFile { added_tokens, normalizer, pre_tokenizer, post_processor, decoder, model } = file;
-        refuse_unless(normalizer.is_none(), "normalizer", "none", kind(&normalizer))?;
-        let pre_tokenizer = byte_level("pre_tokenizer", &pre_tokenizer)?;
-        let post_processor = if post_processor.is_some() {
-            Some(byte_level("post_processor", &post_processor)?)
-        } else {
-            None
-        };
-        byte_level("decoder", &decoder)?;
-        for AddedTokenEntry { token, .. } in &added_tokens {
-            // The spaces they take could not be decoded, and where another token begins in them the crate panics.
-            let expected = "without `lstrip` and `rstrip`";
-            refuse_unless(!token.lstrip && !token.rstrip, "added tokens", expected, token.content.clone())?;
+        check_normalizer(&normalizer)?;
+        let mut splitting = Splitting::read(&pre_tokenizer)?;
+        splitting.add_prefix_space = settings.add_prefix_space.unwrap_or(splitting.add_prefix_space);
+        let finish = Finish::read(&post_processor)?;
+        check_decoder(&decoder)?;
+        let split_special_tokens = settings.split_special_tokens;
+        let added_tokens = numbered(added_tokens, settings, &model.vocab);
+        // The crate panics where a token begins in the white space that another one takes.
+        let takes = added_tokens.iter().any(|entry| entry.token.rstrip);
+        let inside = added_tokens.iter().find(|entry| entry.token.content.starts_with(char::is_whitespace));
+        if let Some(entry) = inside.filter(|_| takes) {
+            let expected = "without leading white space, as one has `rstrip`";
+            refuse_unless(false, "added tokens", expected, entry.token.content.clone())?;
         }
         let bytes = TokenBytes::new(&model.vocab, &added_tokens)?;
+        for id in finish.before.iter().chain(&finish.after) {
+            let expected = "with ids of the vocabulary";
+            refuse_unless(bytes.get(*id).is_some(), "post_processor", expected, id.to_string())?;
+        }
         let model = model.build()?;
 
         let (ids, tokens): (Vec<u32>, Vec<AddedToken>) =
@@ -228,14 +262,15 @@ impl Tokenizer {
         }
         let mut ordinary = added.clone();
         ordinary.set_encode_special_tokens(true);
+        added.set_encode_special_tokens(split_special_tokens);
         let mut special: Vec<u32> =
             ids.iter().zip(&tokens).filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         special.sort_unstable();
         special.dedup();
         Ok(Self {
             model,
-            pre_tokenizer,
-            post_processor,
+            splitting,
+            finish,
             added,
             ordinary,
             bytes,
@@ -255,16 +290,28 @@ impl Tokenizer {
         self
     }
 
-    /// Encodes a text as token ids.
+    /// Encodes a whole text as token ids, with the tokens that the tokenizer puts before or after it, if any.
     ///
     /// # Errors
     ///
     /// When the vocabulary lacks one of the text's bytes. GPT-2's has them all.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = self.finish.before.clone();
+        ids.extend_from_slice(self.tokenize(text, special, OffsetType::None)?.get_ids());
+        ids.extend_from_slice(&self.finish.after);
+        Ok(ids)
+    }
+
+    /// Encodes a part of a text, such as a word to look for: nothing is put before or after it.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_part(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TokenizerError> {
         Ok(self.tokenize(text, special, OffsetType::None)?.get_ids().to_vec())
     }
 
-    /// Encodes a text as token ids with their spelling and the characters they cover.
+    /// Encodes a whole text as token ids with their spelling and the characters they cover.
     ///
     /// # Errors
     ///
@@ -274,12 +321,19 @@ impl Tokenizer {
         text: &str,
         special: SpecialTokens,
     ) -> Result<Encoding, TokenizerError> {
-        let encoding = self.tokenize(text, special, OffsetType::Char)?;
-        Ok(Encoding {
-            ids: encoding.get_ids().to_vec(),
-            tokens: encoding.get_tokens().to_vec(),
-            offsets: encoding.get_offsets().to_vec(),
-        })
+        let found = self.tokenize(text, special, OffsetType::Char)?;
+        let mut encoding = Encoding { ids: Vec::new(), tokens: Vec::new(), offsets: Vec::new() };
+        let around = |encoding: &mut Encoding, ids: &[u32]| {
+            encoding.ids.extend_from_slice(ids);
+            encoding.tokens.extend(ids.iter().map(|&id| self.token(id).unwrap_or_default()));
+            encoding.offsets.extend(ids.iter().map(|_| (0, 0)));
+        };
+        around(&mut encoding, &self.finish.before);
+        encoding.ids.extend_from_slice(found.get_ids());
+        encoding.tokens.extend_from_slice(found.get_tokens());
+        encoding.offsets.extend_from_slice(found.get_offsets());
+        around(&mut encoding, &self.finish.after);
+        Ok(encoding)
     }
 
     fn tokenize(
@@ -293,7 +347,7 @@ impl Tokenizer {
             SpecialTokens::AsText => &self.ordinary,
         };
         let mut pieces = added.extract_and_normalize(None::<&NormalizerWrapper>, text);
-        self.pre_tokenizer.pre_tokenize(&mut pieces).map_err(TokenizerError::library)?;
+        self.splitting.apply(&mut pieces).map_err(TokenizerError::library)?;
         pieces
             .tokenize(|piece| {
                 let piece = piece.get();
@@ -306,10 +360,7 @@ impl Tokenizer {
             })
             .map_err(TokenizerError::library)?;
         let encoding = pieces.into_encoding(None, 0, offsets).map_err(TokenizerError::library)?;
-        match &self.post_processor {
-            Some(processor) => processor.process(encoding, None, true).map_err(TokenizerError::library),
-            None => Ok(encoding),
-        }
+        self.finish.trim(encoding).map_err(TokenizerError::library)
     }
 
     /// Names the first letter of `piece` that the vocabulary lacks.
@@ -459,6 +510,22 @@ pub enum TokenizerError {
         /// What is wrong, and where.
         source: serde_json::Error,
     },
+    /// A file beside the vocabulary is not JSON, or not of the expected form.
+    #[error("cannot use `{file}`")]
+    Companion {
+        /// The file's name.
+        file: &'static str,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// A setting in a file beside the vocabulary is not of the expected form.
+    #[error("cannot use `{setting}` of the tokenizer's settings")]
+    Setting {
+        /// The setting.
+        setting: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
     /// A file is not UTF-8.
     #[error("`{file}` is not UTF-8")]
     Utf8 {
@@ -541,6 +608,44 @@ impl TokenizerError {
             Err(theirs) => Self::Library(theirs),
         }
     }
+}
+
+/// Adds the tokens of the files beside the vocabulary, in the order in which the crate numbers them.
+fn numbered(added: Vec<AddedTokenEntry>, settings: Settings, vocab: &Vocab) -> Vec<AddedTokenEntry> {
+    let index = |tokens: &[AddedTokenEntry]| -> HashMap<String, usize> {
+        let contents = tokens.iter().map(|entry| entry.token.content.clone());
+        contents.enumerate().map(|(index, content)| (content, index)).collect()
+    };
+    let mut tokens = added;
+    let places = index(&tokens);
+    for (id, token) in settings.numbered {
+        match places.get(&token.content) {
+            Some(&place) if tokens[place].id == id => tokens[place].token = token,
+            _ => tokens.push(AddedTokenEntry { id, token }),
+        }
+    }
+    tokens.sort_by_key(|entry| entry.id);
+    let mut places = index(&tokens);
+    let new = places.keys().filter(|content| !vocab.contains_key(*content)).count();
+    let mut next = (vocab.len() + new) as u32;
+    for token in settings.named {
+        if let Some(&place) = places.get(&token.content) {
+            tokens[place].token.special = true;
+        } else if !token.content.is_empty() {
+            let id = vocab.get(&token.content).copied().unwrap_or_else(|| {
+                next += 1;
+                next - 1
+            });
+            places.insert(token.content.clone(), tokens.len());
+            tokens.push(AddedTokenEntry { id, token });
+        }
+    }
+    tokens
+}
+
+/// Leaves out the byte order mark that some editors put at the start of a file.
+fn without_mark(contents: &[u8]) -> &[u8] {
+    contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents)
 }
 
 fn check_length(file: &'static str, contents: &[u8]) -> Result<(), TokenizerError> {

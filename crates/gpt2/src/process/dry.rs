@@ -82,7 +82,7 @@ impl Dry {
             }
             for length in 1..bytes.len().min(word.len() + 1) {
                 if word.ends_with(&bytes[..length]) && text.is_char_boundary(length) {
-                    let mut tokens = tokenizer.encode(&text[length..], SpecialTokens::AsText)?;
+                    let mut tokens = tokenizer.encode_part(&text[length..], SpecialTokens::AsText)?;
                     tokens.truncate(TAIL);
                     tokens.insert(0, id);
                     self = self.breaker(&tokens);

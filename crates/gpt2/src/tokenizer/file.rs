@@ -7,9 +7,8 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde_json::Value;
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use super::TokenizerError;
+use super::{TokenizerError, check_length, without_mark};
 
 /// The parts of a `tokenizer.json` that matter here.
 ///
@@ -24,6 +23,15 @@ pub(super) struct TokenizerFile {
     pub(super) post_processor: Option<Value>,
     pub(super) decoder: Option<Value>,
     pub(super) model: BpeFile,
+}
+
+impl TokenizerFile {
+    /// Reads the contents of a `tokenizer.json`.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, TokenizerError> {
+        check_length("tokenizer.json", json)?;
+        serde_json::from_slice(without_mark(json))
+            .map_err(|source| TokenizerError::Json { file: "tokenizer.json", source })
+    }
 }
 
 #[derive(Deserialize)]
@@ -66,23 +74,6 @@ impl BpeFile {
             BpeBuilder::new().vocab_and_merges(self.vocab, merges).ignore_merges(self.ignore_merges);
         builder.build().map_err(TokenizerError::library)
     }
-}
-
-/// Reads a part that must be a `ByteLevel`: none of the crate's other kinds is trusted with a stranger's file.
-pub(super) fn byte_level(part: &'static str, value: &Option<Value>) -> Result<ByteLevel, TokenizerError> {
-    let kind = kind(value);
-    refuse_unless(kind == "ByteLevel", part, "`ByteLevel`", kind)?;
-    // The settings that are absent have the crate's defaults.
-    let setting = |name: &str| value.as_ref().and_then(|value| value[name].as_bool()).unwrap_or(true);
-    let byte_level =
-        ByteLevel::new(setting("add_prefix_space"), setting("trim_offsets"), setting("use_regex"));
-    Ok(byte_level)
-}
-
-/// The `type` of a part.
-pub(super) fn kind(value: &Option<Value>) -> String {
-    let kind = |value: &Value| value["type"].as_str().unwrap_or("unnamed").to_owned();
-    value.as_ref().map_or_else(|| "none".to_owned(), kind)
 }
 
 /// Makes the error for an unsupported part, unless it is supported.

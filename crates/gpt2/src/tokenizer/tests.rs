@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 
 use serde_json::Value;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::bytes::byte_of;
 use super::*;
@@ -61,6 +62,24 @@ fn parts_that_could_do_harm_or_lose_text_are_refused_by_name() {
         ("normalizer", json!({ "type": "Precompiled", "precompiled_charsmap": "////////////" })),
         ("normalizer", json!({ "type": "Lowercase" })),
         ("pre_tokenizer", json!({ "type": "WhitespaceSplit" })),
+        ("pre_tokenizer", json!({ "type": "Sequence" })),
+        (
+            "pre_tokenizer",
+            json!({ "type": "Sequence", "pretokenizers": [{ "type": "Digits" }, { "type": "ByteLevel" }] }),
+        ),
+        (
+            "pre_tokenizer",
+            json!({ "type": "Split", "pattern": { "Regex": words::PATTERNS[0] }, "behavior": "Isolated" }),
+        ),
+        ("post_processor", self::template(&["end"])),
+        ("post_processor", self::template(&["A", "B"])),
+        ("post_processor", self::template(&["none", "A"])),
+        ("post_processor", json!({ "type": "TemplateProcessing", "single": "$A" })),
+        ("post_processor", json!({ "type": "BertProcessing", "sep": "x", "cls": "y" })),
+        (
+            "decoder",
+            json!({ "type": "Sequence", "decoders": [{ "type": "ByteLevel" }, { "type": "Strip" }] }),
+        ),
         ("pre_tokenizer", Value::Null),
         ("post_processor", template),
         ("decoder", json!({ "type": "WordPiece" })),
@@ -75,13 +94,121 @@ fn parts_that_could_do_harm_or_lose_text_are_refused_by_name() {
 }
 
 #[test]
-fn added_tokens_that_take_spaces_are_refused() {
-    for strip in ["lstrip", "rstrip"] {
+fn added_tokens_take_the_white_space_that_they_are_to_take() {
+    for (strip, expected) in [("lstrip", "hné e  h"), ("rstrip", "h  né eh")] {
         let mut file = byte_json();
         file["added_tokens"][1][strip] = json!(true);
-        let error = parse(&file).expect_err(strip).to_string();
-        assert!(error.contains(strip) && error.ends_with("found `né e`"), "{error}");
+        let tokenizer = parse(&file).expect(strip);
+        let ids = tokenizer.encode("h  né e  h", SpecialTokens::Parse).expect("encodes");
+        assert_eq!(tokenizer.decode(&ids, SpecialText::Keep).expect("decodes"), expected, "{strip}");
+        assert_eq!(ids.iter().filter(|&&id| id == 258).count(), 1, "{strip}");
     }
+}
+
+#[test]
+fn an_added_token_that_begins_in_the_white_space_of_another_is_refused() {
+    let mut file = byte_json();
+    file["added_tokens"][0]["rstrip"] = json!(true);
+    assert!(parse(&file).is_ok());
+    file["added_tokens"][1]["content"] = json!(" né e");
+    let error = parse(&file).expect_err("the two overlap").to_string();
+    assert!(error.contains("rstrip") && error.ends_with("found ` né e`"), "{error}");
+}
+
+/// A template of tokens and texts, as a `tokenizer.json` writes it.
+fn template(pieces: &[&str]) -> Value {
+    let piece = |id: &&str| match *id {
+        "A" | "B" => json!({ "Sequence": { "id": id, "type_id": 0 } }),
+        _ => json!({ "SpecialToken": { "id": id, "type_id": 0 } }),
+    };
+    json!({
+        "type": "TemplateProcessing",
+        "single": pieces.iter().map(piece).collect::<Vec<_>>(),
+        "pair": [],
+        "special_tokens": {
+            "end": { "id": "end", "ids": [257], "tokens": [END_OF_TEXT] },
+            "two": { "id": "two", "ids": [1, 2], "tokens": ["a", "b"] },
+            "none": { "id": "none", "ids": [259], "tokens": ["c"] },
+        },
+    })
+}
+
+#[test]
+fn parts_that_do_the_same_are_the_same() {
+    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false });
+    let unsplit = json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": false });
+    let split = |pattern: &str, behavior: &str, invert: bool| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": behavior, "invert": invert });
+    let [pattern, other] = words::PATTERNS;
+    let sequence = |list: &str, parts: Value| json!({ "type": "Sequence", list: parts });
+    let text = "the  né he's he<|endoftext|>";
+    let expected = byte_tokenizer().encode_with_offsets(text, SpecialTokens::Parse).expect("encodes");
+    for (part, value) in [
+        ("normalizer", sequence("normalizers", json!([]))),
+        ("pre_tokenizer", sequence("pretokenizers", json!([byte_level]))),
+        ("pre_tokenizer", sequence("pretokenizers", json!([split(pattern, "Isolated", false), unsplit]))),
+        ("pre_tokenizer", sequence("pretokenizers", json!([split(other, "Removed", true), unsplit]))),
+        ("post_processor", Value::Null),
+        ("post_processor", template(&["A"])),
+        ("post_processor", sequence("processors", json!([byte_level, template(&["A"])]))),
+        ("decoder", sequence("decoders", json!([byte_level]))),
+        ("decoder", sequence("decoders", json!([byte_level, { "type": "Fuse" }]))),
+    ] {
+        let mut file = byte_json();
+        file[part] = value;
+        let tokenizer = parse(&file).unwrap_or_else(|error| panic!("{}: {error}", file[part]));
+        let found = tokenizer.encode_with_offsets(text, SpecialTokens::Parse).expect("encodes");
+        assert_eq!(found, expected, "{}", file[part]);
+        let text = tokenizer.decode(&found.ids, SpecialText::Keep).expect("decodes");
+        assert_eq!(text, byte_tokenizer().decode(&expected.ids, SpecialText::Keep).expect("decodes"));
+    }
+}
+
+#[test]
+fn a_template_puts_its_tokens_around_a_whole_text_and_not_around_a_part() {
+    let pair = json!({ "type": "RobertaProcessing", "cls": ["a", 1], "sep": [END_OF_TEXT, 257] });
+    let nested = json!({ "type": "Sequence", "processors": [template(&["end", "A"]), template(&["two", "A", "end"])] });
+    for (value, before, after) in [
+        (template(&["end", "A"]), vec![257], vec![]),
+        (template(&["two", "end", "A", "end"]), vec![1, 2, 257], vec![257]),
+        (nested, vec![1, 2, 257], vec![257]),
+        (pair, vec![1], vec![257]),
+    ] {
+        let mut file = byte_json();
+        file["post_processor"] = value;
+        let tokenizer = parse(&file).expect("supported");
+        for (text, ids) in [("hhe", vec![104, 256]), ("", vec![])] {
+            let whole = [&before[..], &ids, &after].concat();
+            for special in [SpecialTokens::Parse, SpecialTokens::AsText] {
+                assert_eq!(tokenizer.encode(text, special).expect("encodes"), whole);
+                assert_eq!(tokenizer.encode_part(text, special).expect("encodes"), ids);
+                let encoding = tokenizer.encode_with_offsets(text, special).expect("encodes");
+                assert_eq!((&encoding.ids, encoding.tokens.len()), (&whole, whole.len()));
+                assert_eq!(encoding.offsets[0], (0, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn files_may_begin_with_a_byte_order_mark() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, contents: &str| {
+        fs::write(directory.path().join(name), format!("\u{feff}{contents}")).expect("written");
+    };
+    let json = byte_json();
+    write("vocab.json", &json["model"]["vocab"].to_string());
+    write("merges.txt", "#version: 0.2\nh e\n");
+    write("tokenizer_config.json", r#"{"pad_token": "<pad>"}"#);
+    write("special_tokens_map.json", r#"{"sep_token": "<sep>"}"#);
+    write("added_tokens.json", r#"{"<sep>": 258}"#);
+    let ids = |text| {
+        let tokenizer = Tokenizer::from_directory(directory.path()).expect("valid");
+        tokenizer.encode(text, SpecialTokens::Parse).expect("encodes")
+    };
+    assert_eq!(ids("he<sep><pad>"), [256, 258, 259]);
+    write("tokenizer.json", &json.to_string());
+    fs::remove_file(directory.path().join("added_tokens.json")).expect("removed");
+    assert_eq!(ids("hené e<sep><pad>"), [256, 258, 259, 260]);
 }
 
 #[test]
@@ -287,11 +414,14 @@ fn hostile_vocab_and_merges_are_errors() {
         (b"a b c\n", "line 1 of `merges.txt`"),
         (b"\xff\xfe\n", "`merges.txt` is not UTF-8"),
     ] {
-        let error = Tokenizer::from_vocab_and_merges(vocab, merges).expect_err(expected).to_string();
+        let error = Tokenizer::from_vocab_and_merges(vocab, merges, Settings::default())
+            .expect_err(expected)
+            .to_string();
         assert!(error.contains(expected), "{error}");
     }
-    assert!(Tokenizer::from_vocab_and_merges(b"", b"").is_err());
-    let empty = Tokenizer::from_vocab_and_merges(b"{}", b"").expect("an empty vocabulary is a vocabulary");
+    let from = |vocab| Tokenizer::from_vocab_and_merges(vocab, b"", Settings::default());
+    assert!(from(b"").is_err());
+    let empty = from(b"{}").expect("an empty vocabulary is a vocabulary");
     assert_eq!((empty.vocab_size(), empty.end_of_text()), (0, None));
     assert!(empty.encode("a", SpecialTokens::Parse).is_err());
 }

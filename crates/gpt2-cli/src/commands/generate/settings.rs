@@ -453,9 +453,9 @@ impl Settings {
         tokenizer: &Tokenizer,
     ) -> Result<(), TokenizerError> {
         let both = |text: &str| -> Result<Vec<Vec<u32>>, TokenizerError> {
-            let mut phrases = vec![tokenizer.encode(text, SpecialTokens::Parse)?];
+            let mut phrases = vec![tokenizer.encode_part(text, SpecialTokens::Parse)?];
             if !text.starts_with(char::is_whitespace) {
-                phrases.push(tokenizer.encode(&format!(" {text}"), SpecialTokens::Parse)?);
+                phrases.push(tokenizer.encode_part(&format!(" {text}"), SpecialTokens::Parse)?);
             }
             Ok(phrases)
         };

@@ -45,7 +45,7 @@ const COMMANDS: [(&[&str], &str); 13] = [
 ];
 
 /// Options of other programs, and what to use instead.
-const OPTIONS: [(&[&str], &str); 14] = [
+const OPTIONS: [(&[&str], &str); 16] = [
     (&["-i", "--interactive", "-cnv", "--conversation"], "there is no interactive mode"),
     (
         &["-c", "--ctx-size", "--context"],
@@ -81,6 +81,11 @@ const OPTIONS: [(&[&str], &str); 14] = [
         &["--fp16", "--half", "--bf16", "--torch-dtype", "--precision"],
         "`--dtype bf16` keeps the weights in 16 bits",
     ),
+    (
+        &["--pad-token-id", "--pad-token", "--attention-mask", "--padding"],
+        "leave it out: nothing is padded here",
+    ),
+    (&["--return-full-text", "--echo", "--no-echo"], "`--no-prompt` prints the continuation alone"),
 ];
 
 /// Replaces what misleads in an error by what helps; `command` is the built command line.
@@ -143,12 +148,12 @@ fn for_command(name: &str, typed: &Typed, similar: bool) -> Vec<String> {
 fn for_argument(argument: &str, command: &Command, typed: &Typed) -> Vec<String> {
     let current = typed.command.as_deref();
     if !argument.starts_with('-') {
-        let takes_model = matches!(current, Some("inspect" | "bench"));
-        return if takes_model {
-            vec![format!("the model is given as `--model {argument}`")]
-        } else {
-            Vec::new()
+        let tip = match current {
+            Some("inspect" | "bench") => format!("the model is given as `--model {argument}`"),
+            Some("tour") => "put the prompt in quotes".to_owned(),
+            _ => return Vec::new(),
         };
+        return vec![tip];
     }
     let name = argument.split('=').next().unwrap_or(argument);
     let others: Vec<&str> = command

@@ -140,8 +140,10 @@ impl Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
     /// 32 bits
+    #[value(alias = "float32")]
     F32,
     /// 16 bits
+    #[value(alias = "bfloat16")]
     Bf16,
     /// 8.5 bits
     Int8,
@@ -164,7 +166,9 @@ impl Dtype {
 /// Number formats of keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvDtype {
+    #[value(alias = "float32")]
     F32,
+    #[value(alias = "float16")]
     F16,
     /// 8.75 bits
     Int8,
@@ -273,7 +277,11 @@ pub(crate) fn seed(text: &str) -> Result<Seed, String> {
 
 /// Parses a truth value.
 pub(crate) fn truth(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "expected `true` or `false`".to_owned())
+    match text {
+        "true" | "True" => Ok(true),
+        "false" | "False" => Ok(false),
+        _ => Err("expected `true` or `false`".to_owned()),
+    }
 }
 
 fn device(text: &str) -> Result<Device, String> {

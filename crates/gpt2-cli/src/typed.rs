@@ -21,8 +21,8 @@ use clap::{Arg, ArgAction, Command};
 const DEFAULT: &str = "generate";
 /// Options of that command that name a text.
 const TEXTS: [&str; 3] = ["prompts", "file", "batch"];
-/// The name of the argument that is a text.
-const TEXT: &str = "text";
+/// The names of arguments that are a text.
+const TEXT: [&str; 2] = ["text", "prompt"];
 
 /// A command line, translated, and what it consists of.
 #[derive(Debug, Default)]
@@ -102,7 +102,7 @@ pub(crate) fn translated(command: &Command, line: impl IntoIterator<Item = OsStr
 
 /// Translates the arguments of one command.
 fn arguments(command: &Command, line: Vec<OsString>, flags: &mut Vec<String>) -> Vec<OsString> {
-    let takes_text = command.get_positionals().any(|argument| argument.get_id() == TEXT);
+    let takes_text = command.get_positionals().any(|argument| TEXT.contains(&argument.get_id().as_str()));
     let commands = [Some(command)];
     let mut reader = Reader::new(&commands);
     let (mut result, mut texts) = (Vec::with_capacity(line.len() + 1), Vec::new());
@@ -270,4 +270,87 @@ fn may_have_value(flag: &Arg) -> bool {
 
 fn takes_value(flag: &Arg) -> bool {
     matches!(flag.get_action(), ArgAction::Set | ArgAction::Append)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::help;
+
+    /// A line as it is translated, without the program's name.
+    fn line(typed: &[&str]) -> Vec<String> {
+        let typed = std::iter::once(&"gpt2").chain(typed).map(OsString::from);
+        let line = translated(&help::command(), typed).line;
+        line.iter().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn only_flags_are_respelt() {
+        for (typed, expected) in [
+            (&["generate", "--top_k", "5"][..], &["generate", "--top-k", "5"][..]),
+            (&["generate", "--top_k=5_0"], &["generate", "--top-k=5_0"]),
+            (&["--kv_dtype", "a_b", "next"], &["--kv-dtype", "a_b", "next"]),
+            (&["generate", "--stop", "--top_k"], &["generate", "--stop", "--top_k"]),
+            (&["generate", "-p", "--top_k"], &["generate", "-p", "--top_k"]),
+            (&["generate", "-qp", "--top_k"], &["generate", "-qp", "--top_k"]),
+            (&["generate", "-k5", "a_b"], &["generate", "-k5", "a_b"]),
+            (&["generate", "--", "--top_k"], &["generate", "--", "--top_k"]),
+            (&["generate", "--no_such_flag", "a_b"], &["generate", "--no-such-flag", "a_b"]),
+            (&["score", "--file", "--my_file", "--bos"], &["score", "--file", "--my_file", "--bos"]),
+        ] {
+            assert_eq!(line(typed), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn texts_that_begin_with_a_dash_keep_their_place_among_the_others() {
+        for (typed, expected) in [
+            (&["generate", "-5 degrees", "--greedy"][..], &["generate", "--greedy", "--", "-5 degrees"][..]),
+            (
+                &["next", "It", "is", "-5", "-k", "3", "here"],
+                &["next", "It", "is", "-k", "3", "--", "-5", "here"],
+            ),
+            (&["next", "-5", "--", "-k"], &["next", "--", "-5", "-k"]),
+            (&["generate", "--seed", "-1"], &["generate", "--seed", "-1"]),
+            (&["generate", "-"], &["generate", "-"]),
+            (&["detokenize", "1", "-2"], &["detokenize", "1", "-2"]),
+            (&["generate", "--stop", "--", "-1 a"], &["generate", "--stop", "--", "--", "-1 a"]),
+        ] {
+            assert_eq!(line(typed), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_without_a_command_is_generated_from() {
+        for (typed, expected) in [
+            (&["Once upon"][..], &["generate", "Once upon"][..]),
+            (&["--dtype", "int8", "Once upon"], &["generate", "--dtype", "int8", "Once upon"]),
+            (&["-5 degrees"], &["generate", "--", "-5 degrees"]),
+            (&["--", "Once upon"], &["generate", "--", "Once upon"]),
+            (&["-m", "demo", "-p", "Once"], &["generate", "-m", "demo", "-p", "Once"]),
+            (&["Once"], &["Once"]),
+            (&["--greedy"], &["--greedy"]),
+            (&["-m", "two words", "models"], &["-m", "two words", "models"]),
+            (&["version"], &["--version"]),
+            (&[], &[]),
+        ] {
+            assert_eq!(line(typed), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn truth_values_are_attached_to_the_flags_that_have_them() {
+        for (typed, expected) in [
+            (&["generate", "--do_sample", "False"][..], &["generate", "--do-sample=false"][..]),
+            (&["generate", "--do-sample=True", "x"], &["generate", "--do-sample=true", "x"]),
+            (&["generate", "--do-sample", "x"], &["generate", "--do-sample", "x"]),
+            (&["generate", "--json", "true"], &["generate", "--json", "true"]),
+            (
+                &["generate", "--stop", "--do-sample", "false"],
+                &["generate", "--stop", "--do-sample", "false"],
+            ),
+        ] {
+            assert_eq!(line(typed), expected, "{typed:?}");
+        }
+    }
 }

@@ -66,6 +66,7 @@ fn truth_values_may_follow_a_flag() {
         assert!(config(&[flag]).contains(&format!("\"{name}\": true")), "{flag}");
         assert!(config(&[&format!("{flag}=false")]).contains(&format!("\"{name}\": false")), "{flag}");
     }
+    assert!(config(&["--num-beams=2", "--early_stopping", "True"]).contains("\"early_stopping\": true"));
     // A prompt after the flag is no value of it.
     let expected = text(&room, &[&["generate", "Hi"], &GREEDY[..]].concat());
     assert_eq!(text(&room, &["generate", "--do-sample=false", "Hi", "-n4", "-q"]), expected);
@@ -212,6 +213,9 @@ fn tips_are_about_what_was_meant() {
         (&["generate", "Hi", "-i"], "there is no interactive mode"),
         (&["generate", "Hi", "--n-gpu-layers", "3"], "computes on the CPU only"),
         (&["inspect", "gpt2-medium"], "`--model gpt2-medium`"),
+        (&["generate", "Hi", "--pad_token_id", "50256"], "nothing is padded here"),
+        (&["tour", "Once", "upon"], "put the prompt in quotes"),
+        (&["help", "nonsense"], "unrecognized subcommand 'nonsense'"),
         (&["generate", "Hi", "--device", "cuda"], "this build computes on the CPU only"),
         (&["--device=cuda:0", "next", "Hi"], "this build computes on the CPU only"),
     ] {
@@ -275,6 +279,17 @@ fn global_options_are_accepted_on_both_sides_of_every_command() {
         let expected = text(&room, command);
         assert_eq!(text(&room, &[&["--dtype", "int8", "--threads=1"], command].concat()), expected);
         assert_eq!(text(&room, &[command, &["--dtype", "int8", "--threads=1", "-v"]].concat()), expected);
+    }
+}
+
+#[test]
+fn there_is_a_script_for_five_shells() {
+    let room = Room::new();
+    let help = text(&room, &["completions", "--help"]);
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = text(&room, &["completions", shell]);
+        assert!(script.contains("GPT2_COMPLETE") && script.contains("gpt2"), "{shell}: {script}");
+        assert!(help.contains(&format!("gpt2 completions {shell}")), "{shell}: {help}");
     }
 }
 

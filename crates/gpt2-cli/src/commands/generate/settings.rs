@@ -536,8 +536,8 @@ fn escaped(text: &str) -> Result<String, String> {
 
 fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
     match text {
-        "true" => Ok(EarlyStopping::True),
-        "false" => Ok(EarlyStopping::False),
+        "true" | "True" => Ok(EarlyStopping::True),
+        "false" | "False" => Ok(EarlyStopping::False),
         "never" => Ok(EarlyStopping::Never),
         _ => Err("expected `true`, `false` or `never`".to_owned()),
     }

@@ -80,10 +80,10 @@ Each global option can be set by an environment variable: GPT2_MODEL, GPT2_DTYPE
 
 /// The command line, built.
 pub(crate) fn command() -> Command {
-    let command = Arguments::command();
+    let given = |option| with_variable(without_empty_variable(option));
+    let mut command = Arguments::command().mut_args(given);
     let options: Vec<Arg> =
         command.get_arguments().filter(|option| option.is_global_set()).cloned().collect();
-    let mut command = command.mut_args(without_empty_variable);
     command = command.mut_subcommands(|command| with_options(command, &options));
     command = with_endings(command, "");
     command.build();
@@ -98,14 +98,14 @@ fn with_options(mut command: Command, options: &[Arg]) -> Command {
     for option in options {
         if !acts(&name, option) && !has(&command, option) {
             // Without a heading, for it would come first under it.
-            command = command.arg(without_empty_variable(option.clone()).hide(true).help_heading(None));
+            command = command.arg(option.clone().hide(true).help_heading(None));
         }
     }
     if name.ends_with("tokenize")
         && let Some(model) = options.iter().find(|option| option.get_id() == "model")
     {
         let help = "Model whose tokenizer to use [default: that of GPT-2, built in]";
-        command = command.arg(without_empty_variable(model.clone()).help(help).long_help(help));
+        command = command.arg(with_variable(model.clone().help(help).long_help(help)));
     }
     if name == "generate" {
         command = command.mut_args(|option| {
@@ -166,6 +166,15 @@ fn with_more(command: Command, name: &str, more: usize) -> Command {
 fn with_endings(command: Command, name: &str) -> Command {
     let more = command.get_arguments().filter(|option| option.is_hide_short_help_set()).count();
     with_more(command, name, more)
+}
+
+/// Names an option's environment variable in its long help.
+fn with_variable(option: Arg) -> Arg {
+    let Some(variable) = option.get_env().map(|name| name.to_string_lossy().into_owned()) else {
+        return option;
+    };
+    let help = option.get_long_help().or(option.get_help()).cloned().unwrap_or_default();
+    option.long_help(format!("{help}\n\n[env: {variable}]"))
 }
 
 /// An environment variable that is empty counts as one that is not set.
@@ -252,10 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn every_global_option_has_a_variable() {
+    fn every_global_option_has_a_variable_which_its_help_names() {
+        let help = shown("generate", true);
         for option in Arguments::command().get_arguments().filter(|option| option.is_global_set()) {
             let name = format!("GPT2_{}", option.get_id().as_str().to_uppercase());
             assert_eq!(option.get_env().and_then(|name| name.to_str()), Some(name.as_str()));
+            assert!(help.contains(&format!("[env: {name}]")), "{name}: {help}");
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const LONGEST: u64 = 1 << 30;
 /// A text to work on.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TextArguments {
-    /// Text; `-`, or nothing at all, reads standard input
+    /// Text; with `-`, or without any, standard input is read
     ///
     /// Several words are joined by spaces. Of what is read, one newline at the end is left out: the one that `echo` adds.
     #[arg(id = "text", value_name = "TEXT|-")]
@@ -108,19 +108,38 @@ fn joined(words: &[String]) -> Result<String, Failure> {
         ))
         .hint("put the whole text in one pair of quotes"));
     }
-    let setting = words.iter().find_map(|word| {
-        let (name, value) = word.split_once('=')?;
-        let is_name = name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        (is_name && !value.is_empty()).then_some((name, value))
-    });
-    if let Some((name, value)) = setting {
-        let flag = format!("--{}={value}", name.replace('_', "-"));
-        return Err(Failure::usage(format!(
-            "`{name}={value}` looks like a setting, not like a part of the text"
-        ))
-        .hint(format!("settings are given as `{flag}`; put the text in quotes if this is part of it")));
+    if let Some(word) = words.iter().find(|word| is_flag_with_long_dash(word)) {
+        let flag = word.trim_start_matches(LONG_DASHES);
+        return Err(Failure::usage(format!("`{word}` begins with a long dash, not with `--`"))
+            .hint(format!("a flag is `--{flag}`; put the text in quotes if this is part of it")));
+    }
+    if let Some(setting) = words.iter().find(|word| looks_like_setting(word)) {
+        let flag = match setting.split_once('=') {
+            Some((name, value)) => format!("--{}={value}", name.replace('_', "-")),
+            None => format!("--{}", setting.replace('_', "-")),
+        };
+        return Err(Failure::usage(format!("`{setting}` looks like a setting, not like a part of the text"))
+            .hint(format!("a setting is a flag: `{flag}`; put the text in quotes if this is part of it")));
     }
     Ok(words.join(" "))
+}
+
+/// What some programs make of two dashes.
+const LONG_DASHES: [char; 2] = ['–', '—'];
+
+/// Whether a word is a flag whose dashes a text processor has joined.
+fn is_flag_with_long_dash(word: &str) -> bool {
+    word.strip_prefix(LONG_DASHES).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+/// Whether a word is written as Python's keyword arguments are: `top_k`, `top_k=50`, `temperature=0.7`.
+fn looks_like_setting(word: &str) -> bool {
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+    let is_name = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let is_value = |value: &str| value.parse::<f64>().is_ok() || matches!(value, "True" | "False" | "None");
+    // A single letter with a number is an equation.
+    is_name && (name.contains('_') || name.len() >= 4 && value.is_some_and(is_value))
 }
 
 /// Reads a file, to its last byte.

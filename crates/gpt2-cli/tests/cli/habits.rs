@@ -84,6 +84,7 @@ fn words_without_quotes_are_one_text() {
         let joined = text(&room, &[command, "one", "two", "--json"]);
         assert_eq!(joined, text(&room, &[command, "one two", "--json"]), "{command}");
     }
+    assert!(text(&room, &["generate", "If", "x=5", "then"]).starts_with("If x=5 then"));
     // Where something else may have been meant, it is asked for.
     for (line, said) in [
         (&["generate", "Once upon", "a time"][..], "put the whole text in one pair of quotes"),
@@ -91,6 +92,9 @@ fn words_without_quotes_are_one_text() {
         (&["generate", "-", "more"], "`-` stands for standard input"),
         (&["generate", "Once", "do_sample=False"], "--do-sample=False"),
         (&["generate", "Once", "max_length=60"], "--max-length=60"),
+        (&["generate", "Once", "temperature=0.7"], "--temperature=0.7"),
+        (&["next", "Once", "top_k", "5"], "--top-k"),
+        (&["generate", "Once", "—top_k", "5"], "begins with a long dash"),
     ] {
         let error = refusal(&room, line);
         assert!(error.contains(said), "{line:?}: {error}");

@@ -254,7 +254,7 @@ struct Constraints {
     /// Token ids, one of which is generated last when `--max-length` is reached
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     forced_eos_token_id: Option<Vec<u32>>,
-    /// Make end-of-text tokens more likely from the Nth new token on, exponentially by FACTOR: `N,FACTOR`
+    /// Make end-of-text tokens more likely from the Nth new token on, exponentially by FACTOR
     #[arg(long, value_name = "N,FACTOR", value_parser = decay)]
     exponential_decay_length_penalty: Option<(usize, f64)>,
     /// Replace NaN and infinite scores instead of failing

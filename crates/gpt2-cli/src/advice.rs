@@ -13,7 +13,7 @@ use crate::typed::Typed;
 const COMMANDS: [(&[&str], &str); 13] = [
     (
         &["run", "complete", "completion", "continue", "predict"],
-        "`gpt2 generate \"Once upon a time\"` continues a text",
+        "`gpt2 generate --model MODEL \"Once upon a time\"` continues a text",
     ),
     (
         &["chat", "ask", "repl", "interactive"],
@@ -105,6 +105,9 @@ pub(crate) fn improved(mut error: clap::Error, command: &Command, typed: &Typed)
                 let tips = for_argument(&argument, command, typed);
                 if !tips.is_empty() {
                     error.remove(ContextKind::SuggestedArg);
+                    // Usage had the argument that the parser took for the one that was meant.
+                    let usage = current(command, typed).clone().render_usage();
+                    error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
                 }
                 suggest(&mut error, tips);
             }
@@ -136,7 +139,8 @@ pub(crate) fn improved(mut error: clap::Error, command: &Command, typed: &Typed)
 /// What is meant by a command that there is not.
 fn for_command(name: &str, typed: &Typed, similar: bool) -> Vec<String> {
     if let Some((_, tip)) = COMMANDS.iter().find(|(names, _)| names.contains(&name)) {
-        return vec![(*tip).to_owned()];
+        let model = typed.words.get(1).map_or("MODEL", String::as_str);
+        return vec![tip.replace("MODEL", model)];
     }
     if similar || typed.command.is_some() {
         return Vec::new();
@@ -191,9 +195,13 @@ fn has_option(command: &Command, name: &str) -> bool {
 
 /// The option that an error names as `--threads <N>`.
 fn option_named<'a>(command: &'a Command, typed: &Typed, named: &str) -> Option<&'a Arg> {
-    let current = typed.command.as_deref().and_then(|name| command.find_subcommand(name)).unwrap_or(command);
     let long = named.strip_prefix("--")?.split([' ', '=', '[']).next()?;
-    current.get_arguments().find(|option| option.get_long() == Some(long))
+    current(command, typed).get_arguments().find(|option| option.get_long() == Some(long))
+}
+
+/// The command that was typed, or the whole command line if there is none.
+fn current<'a>(command: &'a Command, typed: &Typed) -> &'a Command {
+    typed.command.as_deref().and_then(|name| command.find_subcommand(name)).unwrap_or(command)
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> Option<String> {

@@ -186,7 +186,8 @@ fn commands_of_other_programs_lead_to_those_of_this_one() {
     let room = Room::new();
     for (name, said) in [
         ("run", "gpt2 generate"),
-        ("show", "gpt2 inspect --model"),
+        ("run", "gpt2 generate --model gpt2 "),
+        ("show", "gpt2 inspect --model gpt2`"),
         ("info", "gpt2 inspect --model"),
         ("chat", "gpt2 generate"),
         ("serve", "gpt2 generate --batch -"),
@@ -226,6 +227,8 @@ fn tips_are_about_what_was_meant() {
         let error = refusal(&room, line);
         assert!(error.contains(said), "{line:?}: {error}");
         assert!(!error.contains("as a value"), "{line:?}: {error}");
+        let usage = error.lines().find(|line| line.starts_with("Usage:")).unwrap_or("[OPTIONS]");
+        assert!(usage.contains("[OPTIONS]"), "{line:?}: {error}");
     }
     for device in ["auto", "cpu"] {
         text(&room, &["next", "Hi", "--device", device]);

@@ -53,7 +53,8 @@ class Mixer:
         self.state["drawn"] += 1
         shares = sources.shares(self.names, progress, self.epochs())
         picked = generator.choice(len(shares), size=rows, p=shares)
-        starts = torch.tensor([self.start(int(source), length) for source in picked])
-        places = starts.unsqueeze(1) + torch.arange(length + 1)  # (B, T + 1)
-        tokens = self.stream[places.to(self.stream.device)].long()
+        device = self.stream.device
+        starts = torch.tensor([self.start(int(source), length) for source in picked]).to(device)
+        places = starts.unsqueeze(1) + torch.arange(length + 1, device=device)  # (B, T + 1)
+        tokens = self.stream[places].long()
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()

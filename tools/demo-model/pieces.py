@@ -63,6 +63,12 @@ def join(out: Path) -> dict[str, bytes]:
         return {entry.name: tar.extractfile(entry).read() for entry in tar}
 
 
+def copy_tokenizer(source: Path, model: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).exists() and source != model:
+            shutil.copyfile(source / name, model / name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["join"])
@@ -75,9 +81,7 @@ def main() -> None:
     for name, data in files.items():
         (args.model / Path(name).name).write_bytes(data)
     if args.tokenizer:
-        for name in TOKENIZER_FILES:
-            if (args.tokenizer / name).exists() and not (args.model / name).exists():
-                shutil.copyfile(args.tokenizer / name, args.model / name)
+        copy_tokenizer(args.tokenizer, args.model)
     print(f"{args.model}: {', '.join(sorted(files))}; {(args.out / HASH_FILE).read_text().strip()}")
 
 

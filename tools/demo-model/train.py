@@ -352,13 +352,15 @@ def finish(training: Training, texts: dict, deadline: float | None) -> None:
     training.log(event="end")
 
 
-def export_checkpoint(run: Path, folder: Path) -> None:
+def export_checkpoint(run: Path, folder: Path, tokenizer: Path | None) -> None:
     saved = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     weights = gpt2.Gpt2(gpt2.Shape(**saved["shape"]), saved["dropout"])
     metadata = {name: str(saved["state"][name]) for name in ("tokens", "step")}
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in gpt2.checkpoint_files(weights, saved["average"], metadata).items():
         (folder / name).write_bytes(data)
+    if tokenizer:
+        pieces.copy_tokenizer(tokenizer, folder)
     print(json.dumps(saved["state"]))
 
 
@@ -375,6 +377,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                         help="kept of --minutes for the last evaluation and export [default: 30, at most a tenth]")
     parser.add_argument("--resume", action="store_true", help="go on from RUN_DIR/checkpoint.pt, if there is one")
     parser.add_argument("--export", type=Path, metavar="MODEL_DIR", help="write the checkpoint's averaged weights")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder whose tokenizer is copied to MODEL_DIR")
     parser.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority by N")
     parser.add_argument("--pause-file", type=Path, help="pause while this file exists")
     parser.add_argument("--threads", type=int, default=2, help="on CPU")
@@ -393,7 +396,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     if args.export:
-        return export_checkpoint(args.run, args.export)
+        return export_checkpoint(args.run, args.export, args.tokenizer)
     if not (args.tokens or args.hours or args.minutes):
         raise SystemExit("error: the schedule has no end\nhint: give --tokens, --hours or --minutes")
     os.nice(args.nice)

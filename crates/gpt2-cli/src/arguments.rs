@@ -62,12 +62,16 @@ pub(crate) struct Options {
     #[arg(help_heading = COMPUTATION, hide_short_help = true)]
     pub(crate) kv_dtype: Option<KvDtype>,
 
-    /// Number of threads; does not change the results [default: one per core]
+    /// Number of threads [default: one per core]
+    ///
+    /// Does not change the results.
     #[arg(long, short, global = true, env = "GPT2_THREADS", hide_env = true, value_name = "N")]
     #[arg(help_heading = COMPUTATION, value_parser = at_most(MOST_THREADS), allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
 
-    /// Instruction set to use; does not change the results [default: the fastest that this machine has]
+    /// Instruction set to use [default: the fastest that this machine has]
+    ///
+    /// Does not change the results.
     #[arg(long, global = true, env = "GPT2_KERNELS", hide_env = true, value_name = "ROW", value_enum)]
     #[arg(help_heading = COMPUTATION, hide_short_help = true)]
     pub(crate) kernels: Option<KernelRow>,

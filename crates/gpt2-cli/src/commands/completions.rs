@@ -38,7 +38,9 @@ const SAMPLERS: [&str; 12] = [
     "xtc",
 ];
 
-/// Print a script that completes commands, options, models and values in a shell.
+/// Print a completion script for a shell.
+///
+/// It completes commands, options, models (those in the cache among them) and the values of options.
 #[derive(clap::Args, Debug)]
 #[command(after_help = INSTALL)]
 pub(crate) struct Arguments {

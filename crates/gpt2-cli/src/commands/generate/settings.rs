@@ -132,15 +132,15 @@ struct Mode {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Sampling (any of these enables `--do-sample`)")]
 struct Draw {
-    /// Randomness: lower is more predictable, 0 is greedy [default: 0.7]
+    /// Higher is more random, 0 is greedy [default: 0.7]
     ///
     /// Scores are divided by the temperature before a token is drawn.
     #[arg(long, alias = "temp", value_name = "T", value_parser = not_negative, allow_negative_numbers = true)]
     temperature: Option<f64>,
-    /// Sample from the K most likely tokens; 0 disables [default: 50]
+    /// Use the K most likely tokens; 0 disables [default: 50]
     #[arg(short = 'k', long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     top_k: Option<usize>,
-    /// Sample from the most likely tokens that make up P together; 1 disables [default: 0.95]
+    /// Use the most likely tokens that make up P together; 1 disables [default: 0.95]
     ///
     /// These are the fewest tokens whose probabilities add up to at least P.
     #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]

@@ -18,7 +18,7 @@
 //!         println!("{}", text.text);
 //!     }
 //!     println!("{}", inspect::architecture(gpt2.model.config()));
-//!     for component in inspect::components(gpt2.model.config()) {
+//!     for component in inspect::components(gpt2.model.config(), inspect::By::Component) {
 //!         println!("{}: {} parameters", component.name, component.parameters);
 //!     }
 //!     Ok(())

@@ -506,11 +506,21 @@ fn inspecting_counts_what_the_files_hold() {
     let json = serde_json::to_value(&inspection).unwrap();
     assert_eq!(json["model"], "tiny");
     assert_eq!(json["total_parameters"], 1224);
-    assert_eq!(json["components"][0]["name"], "wte");
-    assert_eq!(json["components"][0]["parameters"], 88);
-    assert_eq!(json["components"][0]["share"], 88.0 / 1224.0);
+    assert_eq!(json["verified"], true);
+    assert_eq!(json["components"][0]["name"], "transformer.h.0 (Block 0)");
+    assert_eq!(json["components"][0]["parameters"], (576 + 424) / 2 + 32);
+    assert_eq!(json["components"][4]["name"], "transformer.wte (Word Embeddings)");
+    assert_eq!(json["components"][4]["share"], 88.0 / 1224.0);
     assert_eq!(json["tensors"][26]["dtype"], "F16");
     assert!(json["architecture"].as_str().unwrap().contains("(0-1): 2 x GPT2Block("));
+
+    tensors.insert("lm_head.weight".into(), numbers(safetensors::Dtype::F32, &[11, 8]));
+    let checkpoint = Checkpoint::from_bytes(serialize(&tensors)).unwrap();
+    let inspection = inspect("tiny", &config, &checkpoint).unwrap();
+    assert_eq!(inspection.total_parameters, 1224, "a tied head counts once");
+    assert!(!inspection.verified);
+    let [head] = &inspection.not_counted[..] else { panic!("{:?}", inspection.not_counted) };
+    assert_eq!((head.name.as_str(), head.parameters), ("lm_head.weight", 88));
 
     tensors.remove("transformer.wpe.weight");
     let checkpoint = Checkpoint::from_bytes(serialize(&tensors)).unwrap();

@@ -239,6 +239,15 @@ impl Checkpoint {
         views.collect()
     }
 
+    /// Lists the names and shapes of the tensors that are neither the model's nor causal masks.
+    pub(crate) fn not_counted(&self, config: &Config) -> Result<Vec<(&str, &[usize])>, CheckpointError> {
+        let counted: HashSet<&str> = self.model_tensors(config)?.iter().map(|view| view.name).collect();
+        let entries = self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()));
+        Ok(entries
+            .filter(|(name, _)| !counted.contains(name) && !self.is_mask(name, config.n_layer))
+            .collect())
+    }
+
     /// Returns the name to look `wte` up by: a tied matrix may be stored as the head alone.
     fn wte_name(&self, config: &Config) -> &'static str {
         let head_alone = config.tie_word_embeddings && self.contains(HEAD) && !self.contains(WTE);

@@ -24,125 +24,40 @@
 //! bar along; its version 1.0 is asynchronous, on `tokio`, `reqwest` and `hf-xet`.
 
 mod download;
+mod error;
+mod headers;
+mod options;
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use self::download::Session;
+use self::download::{RemoteFile, Session};
 use crate::checkpoint::Checkpoint;
+use crate::tokenizer::COMPANION_FILES;
+
+pub use self::error::HubError;
+pub use self::headers::RemoteModel;
+pub use self::options::HubOptions;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const VOCABULARY: [&str; 2] = ["vocab.json", "merges.txt"];
-/// Read where a model has them.
-const OPTIONAL: [&str; 2] = ["generation_config.json", "tokenizer_config.json"];
+/// Settings of generation, which a model need not have.
+const SETTINGS: &str = "generation_config.json";
+/// What makes a directory a LoRA adapter.
+const ADAPTER: &str = "adapter_config.json";
+/// Weights that are not read.
+const OTHER_FORMATS: [&str; 4] =
+    ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
 
 /// The longest configuration or index that is read, as in a checkpoint.
 const MAX_JSON: u64 = 100_000_000;
 /// The longest commit or token that is read.
 const MAX_LINE: u64 = 1 << 16;
-
-/// Where the hub and its cache are.
-#[derive(Clone, PartialEq, Eq)]
-pub struct HubOptions {
-    /// The directory with the `models--…` directories.
-    pub cache: PathBuf,
-    /// The hub, or a mirror of it.
-    pub endpoint: String,
-    /// The access token, sent to `endpoint` and nowhere else.
-    pub token: Option<String>,
-    /// The file that holds the token, where there is no `token`.
-    pub token_file: Option<PathBuf>,
-    /// The proxy's URL.
-    pub proxy: Option<String>,
-    /// The hosts that the proxy is not for, comma-separated.
-    pub no_proxy: Option<String>,
-    /// Whether to use the cache alone.
-    pub offline: bool,
-}
-
-impl HubOptions {
-    /// Makes the options for the public hub, without a token, and a cache directory.
-    pub fn new(cache: PathBuf) -> Self {
-        Self {
-            cache,
-            endpoint: "https://huggingface.co".to_owned(),
-            token: None,
-            token_file: None,
-            proxy: None,
-            no_proxy: None,
-            offline: false,
-        }
-    }
-
-    /// Makes the options from the variables that `huggingface_hub` reads, looked up by `variable`.
-    ///
-    /// | variable | meaning |
-    /// |---|---|
-    /// | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE` | the cache; else `$HF_HOME/hub` |
-    /// | `HF_HOME` | else `$XDG_CACHE_HOME/huggingface`, else `~/.cache/huggingface` |
-    /// | `HF_ENDPOINT` | a mirror of the hub |
-    /// | `HF_TOKEN` | the access token |
-    /// | `HF_TOKEN_PATH` | the file that holds it; else `$HF_HOME/token` |
-    /// | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | when true, that file is left alone |
-    /// | `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE` | when true, no requests |
-    /// | `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | also in lower case; `HTTP_PROXY` for an endpoint without TLS |
-    ///
-    /// True is `1`, `on`, `yes` or `true`. A variable that is set but empty counts as not set.
-    ///
-    /// # Errors
-    ///
-    /// When no variable says where the cache is, not even `HOME`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use gpt2::hub::HubOptions;
-    ///
-    /// let variables = |name: &str| (name == "HF_HOME").then(|| "/data".to_owned());
-    /// let options = HubOptions::from_variables(variables)?;
-    /// assert_eq!(options.cache, std::path::Path::new("/data/hub"));
-    /// # Ok::<(), gpt2::hub::HubError>(())
-    /// ```
-    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, HubError> {
-        let first =
-            |names: &[&str]| names.iter().filter_map(|name| variable(name)).find(|value| !value.is_empty());
-        let path = |names: &[&str]| first(names).map(PathBuf::from);
-        let flag = |name: &str| {
-            let value = first(&[name]).unwrap_or_default().to_ascii_lowercase();
-            ["1", "on", "yes", "true"].contains(&value.as_str())
-        };
-
-        let user_cache =
-            || path(&["XDG_CACHE_HOME"]).or_else(|| Some(path(&["HOME", "USERPROFILE"])?.join(".cache")));
-        let home = path(&["HF_HOME"]).or_else(|| Some(user_cache()?.join("huggingface")));
-        let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
-        let cache = path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).or_else(|| in_home("hub"));
-
-        let mut options = Self::new(cache.ok_or(HubError::NoCacheDirectory)?);
-        if let Some(endpoint) = first(&["HF_ENDPOINT"]) {
-            options.endpoint = endpoint;
-        }
-        options.token = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]);
-        if !flag("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
-            options.token_file = path(&["HF_TOKEN_PATH"]).or_else(|| in_home("token"));
-        }
-        let proxy = match options.endpoint.starts_with("http://") {
-            true => first(&["HTTP_PROXY", "http_proxy"]),
-            false => first(&["HTTPS_PROXY", "https_proxy"]),
-        };
-        options.proxy = proxy.or_else(|| first(&["ALL_PROXY", "all_proxy"]));
-        options.no_proxy = first(&["NO_PROXY", "no_proxy"]);
-        options.offline = flag("HF_HUB_OFFLINE") || flag("TRANSFORMERS_OFFLINE");
-        Ok(options)
-    }
-}
 
 /// A hub and its cache.
 ///
@@ -161,21 +76,6 @@ impl HubOptions {
 #[derive(Clone, Debug)]
 pub struct Hub {
     options: HubOptions,
-}
-
-/// Leaves out the token, the proxy, whose URL may hold a password, and one in the endpoint.
-impl fmt::Debug for HubOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cache, endpoint, token, token_file, proxy: _, no_proxy, offline } = self;
-        f.debug_struct("HubOptions")
-            .field("cache", cache)
-            .field("endpoint", &without_password(endpoint))
-            .field("token", &token.as_ref().map(|_| "…"))
-            .field("token_file", token_file)
-            .field("no_proxy", no_proxy)
-            .field("offline", offline)
-            .finish_non_exhaustive()
-    }
 }
 
 /// How far the download of one file is.
@@ -218,9 +118,38 @@ impl Hub {
     /// Complete is `config.json`, `model.safetensors` or every shard of its index, and `tokenizer.json` or
     /// `vocab.json` with `merges.txt`. `revision` is a branch, a tag or a commit.
     pub fn cached(&self, id: &str, revision: &str) -> Option<PathBuf> {
+        self.snapshot_where(id, revision, is_complete)
+    }
+
+    /// Returns the directory of a cached model that has its configuration and its weights, without any request.
+    ///
+    /// Enough to [inspect](crate::inspect) it.
+    pub fn cached_weights(&self, id: &str, revision: &str) -> Option<PathBuf> {
+        self.snapshot_where(id, revision, |snapshot| {
+            snapshot.join(CONFIG).is_file() && missing_weights(snapshot).is_empty()
+        })
+    }
+
+    /// Returns the directory of a cached tokenizer, whether or not its model is cached, without any request.
+    pub fn cached_tokenizer(&self, id: &str, revision: &str) -> Option<PathBuf> {
+        self.snapshot_where(id, revision, |snapshot| missing_tokenizer(snapshot).is_empty())
+    }
+
+    /// Returns the files that a cached model lacks to be complete, or nothing if no snapshot of it is there.
+    pub fn missing(&self, id: &str, revision: &str) -> Vec<String> {
+        self.snapshot_where(id, revision, Path::is_dir).map_or_else(Vec::new, |snapshot| missing(&snapshot))
+    }
+
+    /// Returns the snapshot that a revision was at when it was last asked for, if it passes.
+    fn snapshot_where(&self, id: &str, revision: &str, passes: impl Fn(&Path) -> bool) -> Option<PathBuf> {
         let repository = Repository::new(&self.options.cache, id, revision).ok()?;
         let snapshot = repository.snapshot(&repository.cached_commit()?);
-        is_complete(&snapshot).then_some(snapshot)
+        passes(&snapshot).then_some(snapshot)
+    }
+
+    fn offline(&self, id: &str, revision: &str) -> HubError {
+        let (id, cache, missing) = (id.to_owned(), self.options.cache.clone(), self.missing(id, revision));
+        HubError::Offline { id, cache, missing }
     }
 
     /// Downloads what is missing of a model at its newest commit and returns the directory to load it from.
@@ -246,7 +175,7 @@ impl Hub {
             return Ok(snapshot);
         }
         if self.options.offline {
-            return Err(HubError::Offline { id: id.to_owned(), cache: self.options.cache.clone() });
+            return Err(self.offline(id, revision));
         }
 
         let (session, config) = Session::start(&self.options, &repository)?;
@@ -257,28 +186,55 @@ impl Hub {
                 Some(weights) => vec![weights],
                 None => {
                     let index = session.find(INDEX)?;
-                    let index =
-                        index.ok_or_else(|| session.missing(WEIGHTS, "that file or its index of shards"))?;
+                    let index = index.map_or_else(|| Err(session.no_weights()), Ok)?;
                     session.land(&index, progress)?;
                     let shards = shards(&snapshot.join(INDEX))?;
                     session.require(&shards.iter().map(String::as_str).collect::<Vec<_>>(), "every shard")?
                 }
             };
             let mut files = vec![config];
-            match session.find(TOKENIZER)? {
-                Some(tokenizer) => files.push(tokenizer),
-                None => files.extend(
-                    session.require(&VOCABULARY, "`tokenizer.json`, or `vocab.json` and `merges.txt`")?,
-                ),
-            }
-            for name in OPTIONAL {
-                files.extend(session.find(name)?);
-            }
+            files.extend(tokenizer_files(&session)?);
+            files.extend(session.find(SETTINGS)?);
             for file in files.iter().chain(&weights) {
                 session.land(file, progress)?;
             }
         }
         repository.remember(session.commit())?;
+        Ok(snapshot)
+    }
+
+    /// Downloads what is missing of a model's tokenizer, and its configuration, and returns their directory.
+    ///
+    /// As [`Hub::fetch`] in everything else. A model that is cached stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::fetch`], but for the weights.
+    pub fn fetch_tokenizer(
+        &self,
+        id: &str,
+        revision: &str,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let repository = Repository::new(&self.options.cache, id, revision)?;
+        let cached = self.cached_tokenizer(id, revision);
+        if let Some(snapshot) = cached.filter(|_| self.options.offline || is_commit(revision)) {
+            return Ok(snapshot);
+        }
+        if self.options.offline {
+            return Err(self.offline(id, revision));
+        }
+        let (session, config) = Session::start(&self.options, &repository)?;
+        let snapshot = repository.snapshot(session.commit());
+        if !missing_tokenizer(&snapshot).is_empty() {
+            for file in [config].iter().chain(&tokenizer_files(&session)?) {
+                session.land(file, progress)?;
+            }
+        }
+        // A whole model at an earlier commit is worth more than a tokenizer at this one.
+        if self.cached(id, revision).is_none() {
+            repository.remember(session.commit())?;
+        }
         Ok(snapshot)
     }
 
@@ -389,13 +345,50 @@ fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Finds a tokenizer's files, all that the model has.
+fn tokenizer_files(session: &Session<'_>) -> Result<Vec<RemoteFile>, HubError> {
+    let mut files = match session.find(TOKENIZER)? {
+        Some(tokenizer) => vec![tokenizer],
+        None => session.require(&VOCABULARY, "`tokenizer.json`, or `vocab.json` and `merges.txt`")?,
+    };
+    for &name in COMPANION_FILES {
+        files.extend(session.find(name)?);
+    }
+    Ok(files)
+}
+
 /// Says whether a snapshot has all that loading needs.
 fn is_complete(snapshot: &Path) -> bool {
+    missing(snapshot).is_empty()
+}
+
+/// Lists the files that a snapshot lacks to be loaded.
+fn missing(snapshot: &Path) -> Vec<String> {
+    let config = (!snapshot.join(CONFIG).is_file()).then(|| CONFIG.to_owned());
+    config.into_iter().chain(missing_weights(snapshot)).chain(missing_tokenizer(snapshot)).collect()
+}
+
+fn missing_weights(snapshot: &Path) -> Vec<String> {
     let has = |name: &str| snapshot.join(name).is_file();
-    let has_shards = || shards(&snapshot.join(INDEX)).is_ok_and(|names| names.iter().all(|name| has(name)));
-    has(CONFIG)
-        && (has(TOKENIZER) || VOCABULARY.into_iter().all(has))
-        && (has(WEIGHTS) || (has(INDEX) && has_shards()))
+    if has(WEIGHTS) {
+        return Vec::new();
+    }
+    match shards(&snapshot.join(INDEX)) {
+        Ok(names) => names.into_iter().filter(|name| !has(name)).collect(),
+        Err(_) if has(INDEX) => vec![INDEX.to_owned()],
+        Err(_) => vec![WEIGHTS.to_owned()],
+    }
+}
+
+fn missing_tokenizer(snapshot: &Path) -> Vec<String> {
+    let has = |name: &str| snapshot.join(name).is_file();
+    let parts: Vec<String> = VOCABULARY.into_iter().filter(|name| !has(name)).map(str::to_owned).collect();
+    match parts.len() {
+        _ if has(TOKENIZER) => Vec::new(),
+        // Neither: the newer layout is the one to name.
+        2 => vec![TOKENIZER.to_owned()],
+        _ => parts,
+    }
 }
 
 /// Reads a file, unless it has more bytes than `limit`.
@@ -417,15 +410,6 @@ fn read_line(path: &Path) -> io::Result<String> {
     line.map(|line| line.trim().to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Returns a URL without the user and password that it may have.
-fn without_password(url: &str) -> String {
-    let start = url.find("://").map_or(0, |scheme| scheme + "://".len());
-    match url.rfind('@') {
-        Some(at) if at >= start => format!("{}…{}", &url[..start], &url[at..]),
-        _ => url.to_owned(),
-    }
-}
-
 /// Says whether a snapshot's configuration names no other architecture.
 fn is_gpt2(snapshot: &Path) -> bool {
     let config = read(&snapshot.join(CONFIG), MAX_JSON).unwrap_or_default();
@@ -436,9 +420,13 @@ fn is_gpt2(snapshot: &Path) -> bool {
 /// Reads the names of the shards from an index of weights.
 fn shards(index: &Path) -> Result<BTreeSet<String>, HubError> {
     let json = read(index, MAX_JSON).map_err(|source| HubError::file(index, source))?;
+    shards_in(index, &json)
+}
+
+/// Reads the names of the shards from the bytes of an index.
+fn shards_in(index: &Path, json: &[u8]) -> Result<BTreeSet<String>, HubError> {
     let invalid = |reason: String| HubError::Index { path: index.to_owned(), reason };
-    let json: serde_json::Value =
-        serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))?;
+    let json: serde_json::Value = serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
     let map = json["weight_map"].as_object().filter(|map| !map.is_empty());
     let map = map.ok_or_else(|| invalid("it has no `weight_map`".to_owned()))?;
     map.values()
@@ -494,181 +482,4 @@ fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> Result<(), Hu
     make(&temporary)
         .and_then(|()| fs::rename(&temporary, path))
         .map_err(|source| HubError::file(path, source))
-}
-
-/// A model that could not be found or fetched.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HubError {
-    /// The name cannot be a model's.
-    #[error(
-        "`{id}` is not the name of a model: expected `name` or `owner/name` of letters, digits, `.`, `_`, `-`"
-    )]
-    InvalidId {
-        /// The name.
-        id: String,
-    },
-    /// The revision cannot be one.
-    #[error("`{revision}` is not a revision: expected a branch, a tag or a commit")]
-    InvalidRevision {
-        /// The revision.
-        revision: String,
-    },
-    /// The options do not make a client.
-    #[error("cannot use the hub's {option}: {reason}")]
-    InvalidOption {
-        /// The option.
-        option: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Nothing says where the cache is.
-    #[error("no cache directory: none of `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME` and `HOME` is set")]
-    NoCacheDirectory,
-    /// The model is not cached, and requests are not allowed.
-    #[error("`{id}` is not complete in the cache `{}`, and offline mode forbids to download it", cache.display())]
-    Offline {
-        /// The model.
-        id: String,
-        /// The cache.
-        cache: PathBuf,
-    },
-    /// A server did not answer.
-    #[error("cannot reach `{server}`")]
-    Unreachable {
-        /// The server: the hub, or the store that it redirected to.
-        server: String,
-        /// Why.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The hub does not have the model, or hides it.
-    #[error("`{server}` has no model `{id}`, or not for everyone")]
-    ModelNotFound {
-        /// The model.
-        id: String,
-        /// The hub.
-        server: String,
-    },
-    /// The model has no such branch, tag or commit.
-    #[error("model `{id}` has no revision `{revision}`")]
-    RevisionNotFound {
-        /// The model.
-        id: String,
-        /// The revision.
-        revision: String,
-    },
-    /// The hub knows the model, and does not give it to this user.
-    #[error("access to `{id}` is denied")]
-    Denied {
-        /// The model.
-        id: String,
-    },
-    /// The model lacks a file without which it cannot run.
-    #[error("model `{id}` has no `{name}`: expected {expected}")]
-    MissingFile {
-        /// The model.
-        id: String,
-        /// The file.
-        name: String,
-        /// What would do.
-        expected: &'static str,
-    },
-    /// The server answered with another failure.
-    #[error("`{url}` answered with HTTP status {status}")]
-    Status {
-        /// The address asked, without its query, which may hold a signature.
-        url: String,
-        /// The answer.
-        status: u16,
-    },
-    /// The server's answer makes no sense.
-    #[error("unexpected answer from `{url}`: {reason}")]
-    Answer {
-        /// The address asked, without its query, which may hold a signature.
-        url: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The index of a sharded model makes no sense.
-    #[error("`{}` is not an index of weights: {reason}", path.display())]
-    Index {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A download broke off.
-    #[error("the download of `{file}` broke off after {received} bytes")]
-    Interrupted {
-        /// The file.
-        file: String,
-        /// The bytes that are here, for the next call to continue.
-        received: u64,
-        /// Why.
-        source: io::Error,
-    },
-    /// A download has no end in sight: the server did not say how long it is.
-    #[error("`{file}` has more than {limit} bytes, the most that is downloaded of a file of unknown size")]
-    Endless {
-        /// The file.
-        file: String,
-        /// The most bytes it may have.
-        limit: u64,
-    },
-    /// A download has the wrong size.
-    #[error("`{file}` has {found} bytes, expected {expected}")]
-    Size {
-        /// The file.
-        file: String,
-        /// The announced size.
-        expected: u64,
-        /// The size it has.
-        found: u64,
-    },
-    /// A download has the wrong contents.
-    #[error("`{file}` has the sha256 {found}, expected {expected}")]
-    Digest {
-        /// The file.
-        file: String,
-        /// The announced digest.
-        expected: String,
-        /// The digest it has.
-        found: String,
-    },
-    /// A file of the cache cannot be read or written.
-    #[error("cannot use `{}`", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl HubError {
-    /// Returns what the user can do about it, if there is something.
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Unreachable { .. } => {
-                "check the connection or set `HF_ENDPOINT` to a mirror; cached models work with `--offline`, \
-                 and `--model demo` needs no hub"
-            }
-            Self::Offline { .. } => "download it without `--offline` first, or use `--model demo`",
-            Self::ModelNotFound { .. } => "check the spelling; a private model needs `HF_TOKEN`",
-            Self::Denied { .. } => {
-                "accept the model's terms on its page, and set `HF_TOKEN` to a token that may read it"
-            }
-            Self::MissingFile { .. } => {
-                "only models in safetensors format, with their tokenizer, can be loaded"
-            }
-            Self::Interrupted { .. } => "run the command again: the download continues where it broke off",
-            Self::Size { .. } | Self::Digest { .. } => "run the command again: the file is downloaded anew",
-            Self::NoCacheDirectory => "set `HF_HOME` to a directory",
-            _ => return None,
-        })
-    }
-
-    fn file(path: &Path, source: io::Error) -> Self {
-        Self::File { path: path.to_owned(), source }
-    }
 }

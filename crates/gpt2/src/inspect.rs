@@ -6,7 +6,7 @@ mod architecture;
 
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, TensorView, expected_tensors};
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Headers, TensorView, expected_tensors};
 use crate::config::Config;
 
 pub use architecture::{Versions, architecture, architecture_in};
@@ -16,6 +16,8 @@ pub use architecture::{Versions, architecture, architecture_in};
 pub struct Inspection {
     /// The name the model was asked for by.
     pub model: String,
+    /// Where this is known from.
+    pub source: Source,
     /// The module tree, as [`architecture`] gives it.
     pub architecture: String,
     /// The parts of the model, as [`components`] gives them; their parameters add up to the total, their shares to one.
@@ -36,6 +38,18 @@ pub struct Inspection {
     pub tensor_bytes: u64,
     /// Size of the files, with headers and whatever else they hold, such as causal masks.
     pub file_bytes: u64,
+}
+
+/// Where a description is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The model's files.
+    Files,
+    /// The headers of files that are elsewhere.
+    Headers,
+    /// What was published of the model; no file was read.
+    Published,
 }
 
 /// Counts the parameters of one part of a model.
@@ -113,6 +127,48 @@ pub struct NotCounted {
 /// # Panics
 /// As [`components`].
 pub fn inspect(model: &str, config: &Config, checkpoint: &Checkpoint) -> Result<Inspection, CheckpointError> {
+    describe(model, config, checkpoint, Source::Files)
+}
+
+/// Describes the model whose files have these headers.
+///
+/// # Errors
+/// As [`inspect`].
+///
+/// # Panics
+/// As [`components`].
+pub fn inspect_headers(
+    model: &str,
+    config: &Config,
+    headers: &Headers,
+) -> Result<Inspection, CheckpointError> {
+    describe(model, config, headers.checkpoint(), Source::Headers)
+}
+
+/// Describes a model whose weights are published in `F32`, in a file of that size, without reading it.
+///
+/// # Panics
+/// As [`components`].
+pub fn inspect_published(model: &str, config: &Config, file_bytes: u64) -> Inspection {
+    let tensors = expected_tensors(config).map(|(name, shape)| {
+        let parameters = product(&shape);
+        let dtype = Dtype::F32;
+        Tensor { name, shape, parameters, dtype: dtype.name(), bytes: parameters * dtype.size() as u64 }
+    });
+    let tensors = tensors.collect();
+    Inspection {
+        verified: false,
+        file_bytes,
+        ..assemble(model, config, Source::Published, tensors, Vec::new())
+    }
+}
+
+fn describe(
+    model: &str,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    source: Source,
+) -> Result<Inspection, CheckpointError> {
     checkpoint.check(config)?;
     let tensors: Vec<Tensor> = checkpoint.model_tensors(config)?.iter().map(tensor).collect();
     let not_counted: Vec<NotCounted> = checkpoint
@@ -120,13 +176,27 @@ pub fn inspect(model: &str, config: &Config, checkpoint: &Checkpoint) -> Result<
         .into_iter()
         .map(|(name, shape)| NotCounted { name: name.to_owned(), parameters: product(shape) })
         .collect();
+    Ok(Inspection {
+        file_bytes: checkpoint.file_bytes(),
+        ..assemble(model, config, source, tensors, not_counted)
+    })
+}
+
+fn assemble(
+    model: &str,
+    config: &Config,
+    source: Source,
+    tensors: Vec<Tensor>,
+    not_counted: Vec<NotCounted>,
+) -> Inspection {
     let components = components(config, By::Component);
     let total_parameters = components.iter().map(|component| component.parameters).sum();
     let of_the_model = tensors.iter().map(|tensor| tensor.parameters);
     let in_files: u64 = of_the_model.chain(not_counted.iter().map(|tensor| tensor.parameters)).sum();
     let head = config.vocab_size as u64 * config.n_embd as u64;
-    Ok(Inspection {
+    Inspection {
         model: model.to_owned(),
+        source,
         architecture: architecture(config),
         components,
         total_parameters,
@@ -135,8 +205,8 @@ pub fn inspect(model: &str, config: &Config, checkpoint: &Checkpoint) -> Result<
         tensor_bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
         tensors,
         not_counted,
-        file_bytes: checkpoint.file_bytes(),
-    })
+        file_bytes: 0,
+    }
 }
 
 fn tensor(view: &TensorView<'_>) -> Tensor {

@@ -55,6 +55,7 @@ pub mod predict;
 pub mod pretrained;
 pub mod probe;
 pub mod process;
+pub mod published;
 pub mod sample;
 pub mod score;
 pub mod stream;

@@ -1,4 +1,4 @@
-//! One file of a checkpoint: mapped into memory, or bytes that are there already.
+//! One file of a checkpoint: mapped into memory, bytes that are there already, or the beginning of a file elsewhere.
 //!
 //! The only module of this crate that knows the operating system's memory and holds `unsafe` code.
 
@@ -23,6 +23,8 @@ enum Bytes {
     /// The map, and what the system said of the file just before it was mapped.
     Mapped(Mmap, fs::Metadata),
     Memory(Cow<'static, [u8]>),
+    /// The beginning of a file of that size.
+    Beginning(Vec<u8>, u64),
 }
 
 impl File {
@@ -38,14 +40,29 @@ impl File {
         File { path, bytes: Bytes::Memory(bytes) }
     }
 
+    /// Takes the beginning of a file that has `size` bytes.
+    pub(super) fn beginning(path: PathBuf, bytes: Vec<u8>, size: u64) -> File {
+        File { path, bytes: Bytes::Beginning(bytes, size) }
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// The bytes that are here: all of them, unless there is a beginning alone.
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped(mmap, _) => mmap,
             Bytes::Memory(bytes) => bytes,
+            Bytes::Beginning(bytes, _) => bytes,
+        }
+    }
+
+    /// The bytes of the whole file.
+    pub(super) fn size(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Beginning(_, size) => *size,
+            _ => self.bytes().len() as u64,
         }
     }
 
@@ -53,7 +70,7 @@ impl File {
     pub(super) fn metadata(&self) -> Option<&fs::Metadata> {
         match &self.bytes {
             Bytes::Mapped(_, metadata) => Some(metadata),
-            Bytes::Memory(_) => None,
+            Bytes::Memory(_) | Bytes::Beginning(..) => None,
         }
     }
 

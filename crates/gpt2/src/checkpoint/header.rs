@@ -16,7 +16,7 @@ use super::file::File;
 use super::{CheckpointError, Entry};
 
 /// The longest header or index that is parsed: the format's own limit, a thousand times what any GPT-2 needs.
-const LIMIT: u64 = 100_000_000;
+pub(super) const LIMIT: u64 = 100_000_000;
 
 /// How the stand-in for a large file begins that git leaves behind where git-lfs is not installed.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -31,7 +31,7 @@ pub(super) fn read(source: &File, file: usize) -> Result<Vec<(String, Entry)>, C
     if bytes.starts_with(LFS_POINTER) {
         return Err(CheckpointError::LfsPointer { path: path() });
     }
-    let found = bytes.len() as u64;
+    let found = source.size();
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else {
         return Err(CheckpointError::Truncated { path: path(), expected: LENGTH as u64, found });
     };
@@ -64,16 +64,21 @@ pub(super) fn read(source: &File, file: usize) -> Result<Vec<(String, Entry)>, C
 
 /// Reads an index: the name of each tensor and of the file beside the index that holds it.
 pub(super) fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
+    let file = File::open(path.to_owned())?;
+    parse_index(path, file.bytes())
+}
+
+/// Parses the bytes of an index.
+pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: UniqueMap<String>,
     }
-    let file = File::open(path.to_owned())?;
-    let found = file.bytes().len() as u64;
+    let found = bytes.len() as u64;
     if found > LIMIT {
         return Err(CheckpointError::TooLong { path: path.to_owned(), found, limit: LIMIT });
     }
-    let index: Index = serde_json::from_slice(file.bytes())
+    let index: Index = serde_json::from_slice(bytes)
         .map_err(|source| CheckpointError::Malformed { path: path.to_owned(), source })?;
     match index.weight_map.0.values().find(|shard| !is_file_name(shard)) {
         Some(shard) => Err(CheckpointError::ShardName { path: path.to_owned(), shard: shard.clone() }),

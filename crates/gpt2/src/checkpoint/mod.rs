@@ -14,6 +14,7 @@
 mod error;
 mod file;
 mod header;
+mod headers;
 mod identity;
 mod layout;
 
@@ -29,6 +30,7 @@ use crate::config::Config;
 use file::File;
 
 pub use error::CheckpointError;
+pub use headers::{Beginning, Headers};
 pub use layout::expected_tensors;
 
 const SINGLE: &str = "model.safetensors";
@@ -96,15 +98,23 @@ impl Checkpoint {
         shards.sort_unstable();
         shards.dedup();
         let files = shards.iter().map(|shard| File::open(dir.join(shard))).collect::<Result<_, _>>()?;
-        let checkpoint = Checkpoint::assemble(index, files)?;
-        for (name, shard) in &weight_map {
-            let found = checkpoint.entries.get(name).map(|entry| checkpoint.files[entry.file].path());
-            let path = dir.join(shard);
+        Checkpoint::assemble(index.clone(), files)?.with_index(&index, &weight_map)
+    }
+
+    /// Checks that the shards beside an index hold what it says.
+    fn with_index(
+        self,
+        index: &Path,
+        weight_map: &BTreeMap<String, String>,
+    ) -> Result<Checkpoint, CheckpointError> {
+        for (name, shard) in weight_map {
+            let found = self.entries.get(name).map(|entry| self.files[entry.file].path());
+            let path = index.with_file_name(shard);
             if found != Some(&path) {
                 return Err(CheckpointError::NotInShard { path, name: name.clone() });
             }
         }
-        Ok(checkpoint)
+        Ok(self)
     }
 
     /// Takes the bytes of a whole safetensors file, such as one embedded in a program.
@@ -164,7 +174,9 @@ impl Checkpoint {
                 });
             }
         };
-        Ok(TensorView { name, dtype, shape: &entry.shape, bytes: &file.bytes()[entry.range.clone()] })
+        // Of `Headers` alone there are no bytes.
+        let bytes = file.bytes().get(entry.range.clone()).unwrap_or_default();
+        Ok(TensorView { name, dtype, shape: &entry.shape, bytes })
     }
 
     /// Lends `wte`, and the head where it is another matrix, by the rules of transformers.
@@ -227,7 +239,7 @@ impl Checkpoint {
 
     /// Returns the size of all files together, headers included.
     pub fn file_bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes().len() as u64).sum()
+        self.files.iter().map(File::size).sum()
     }
 
     /// Lends the [`expected_tensors`], in their order.

@@ -15,9 +15,10 @@ use ureq::http::uri::InvalidUri;
 use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use ureq::{Agent, Body, Proxy};
 
+use super::options::without_password;
 use super::{
-    CONFIG, HubError, HubOptions, Progress, Repository, create_parent, is_commit, is_name, read_line,
-    replace, without_password,
+    ADAPTER, CONFIG, HubError, HubOptions, OTHER_FORMATS, Progress, Repository, WEIGHTS, create_parent,
+    is_commit, is_name, read_line, replace,
 };
 
 /// How long the first request may take, from the look-up of the name to the answer, with all its redirects: an
@@ -44,10 +45,10 @@ pub(super) struct Session<'a> {
 
 /// A file that the hub has.
 pub(super) struct RemoteFile {
-    name: String,
+    pub(super) name: String,
     /// The name of the blob: the sha256 for large files.
     etag: String,
-    size: Option<u64>,
+    pub(super) size: Option<u64>,
 }
 
 impl<'a> Session<'a> {
@@ -80,13 +81,21 @@ impl<'a> Session<'a> {
             return Err(session.model_not_found());
         }
         let commit = header(response.headers(), "x-repo-commit").filter(|commit| is_commit(commit));
+        let no_commit = || answer(&url, "it does not name a commit in `X-Repo-Commit`");
+        // Whatever else is wrong with what is no hub's, this is the reason.
+        if commit.is_none() && response.status().is_success() {
+            return Err(no_commit());
+        }
         let commit = commit.map(str::to_owned);
-        let Some(config) = session.remote_file(CONFIG, &url, &response)? else {
-            return Err(session.missing(CONFIG, "a configuration"));
-        };
-        session.commit =
-            commit.ok_or_else(|| answer(&url, "it does not name a commit in `X-Repo-Commit`"))?;
-        Ok((session, config))
+        let config = session.remote_file(CONFIG, &url, &response)?;
+        session.commit = commit.ok_or_else(no_commit)?;
+        match config {
+            Some(config) => Ok((session, config)),
+            None => Err(match session.find(ADAPTER)? {
+                Some(_) => HubError::Adapter { id: session.repository.id.to_owned() },
+                None => session.missing(CONFIG, "a configuration"),
+            }),
+        }
     }
 
     /// Returns the commit that this session downloads.
@@ -208,7 +217,7 @@ impl<'a> Session<'a> {
     ///
     /// Follows redirects, but when it asks for the headers, none from one that has them to another host: that
     /// is the store of large files, which knows less about them. The token goes to the hub alone.
-    fn request(
+    pub(super) fn request(
         &self,
         method: &Method,
         name: &str,
@@ -285,6 +294,24 @@ impl<'a> Session<'a> {
             .transpose()
             .map_err(|_| answer(url, format!("`{name}` has no valid size")))?;
         Ok(Some(RemoteFile { name: name.to_owned(), etag: etag.to_owned(), size }))
+    }
+
+    /// Says what the model has instead of weights that can be read.
+    pub(super) fn no_weights(&self) -> HubError {
+        let id = || self.repository.id.to_owned();
+        let has = |name: &str| self.find(name).map(|file| file.is_some());
+        let find = || {
+            if has(ADAPTER)? {
+                return Ok(HubError::Adapter { id: id() });
+            }
+            for found in OTHER_FORMATS {
+                if has(found)? {
+                    return Ok(HubError::OtherFormat { id: id(), found });
+                }
+            }
+            Ok(self.missing(WEIGHTS, "that file or its index of shards"))
+        };
+        find().unwrap_or_else(|error| error)
     }
 
     fn model_not_found(&self) -> HubError {
@@ -437,7 +464,7 @@ fn redirect(from: &Uri, location: &str) -> Result<Uri, HubError> {
 }
 
 /// Returns a URL as it can be shown: without a password, and without a query, which may hold a signature.
-fn address(url: &Uri) -> String {
+pub(super) fn address(url: &Uri) -> String {
     origin(url) + url.path()
 }
 
@@ -451,7 +478,7 @@ fn same_origin(left: &Uri, right: &Uri) -> bool {
     origin(left).eq_ignore_ascii_case(&origin(right))
 }
 
-fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
@@ -467,6 +494,6 @@ fn unreachable(url: &Uri, error: ureq::Error) -> HubError {
     HubError::Unreachable { server: origin(url), source: Box::new(error) }
 }
 
-fn answer(url: &Uri, reason: impl Into<String>) -> HubError {
+pub(super) fn answer(url: &Uri, reason: impl Into<String>) -> HubError {
     HubError::Answer { url: address(url), reason: reason.into() }
 }

@@ -1,5 +1,6 @@
 //! The hub's client against a hub of our own on this machine; no test reaches the network.
 
+mod parts;
 mod server;
 
 use std::collections::BTreeMap;
@@ -92,11 +93,12 @@ fn answer_as_hub(request: &Request, contents: &Contents, store: &str) -> Reply {
 fn answer_as_store(request: &Request, contents: &Contents) -> Reply {
     let bytes = contents.files.values().find(|bytes| request.path[1..] == sha256(bytes)).expect("a blob");
     let range = request.headers.get("range").and_then(|range| range.strip_prefix("bytes="));
-    let mut reply = match range.and_then(|range| range.strip_suffix('-')) {
-        Some(start) => {
+    let mut reply = match range.and_then(|range| range.split_once('-')) {
+        Some((start, end)) => {
             let start: usize = start.parse().expect("a number");
-            let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
-            Reply { body: bytes[start..].to_vec(), ..Reply::new(206) }.with("content-range", range)
+            let last = end.parse().unwrap_or(usize::MAX).min(bytes.len() - 1);
+            let range = format!("bytes {start}-{last}/{}", bytes.len());
+            Reply { body: bytes[start..=last].to_vec(), ..Reply::new(206) }.with("content-range", range)
         }
         None => Reply { body: bytes.clone(), ..Reply::new(200) },
     };
@@ -536,7 +538,8 @@ fn names_that_could_leave_the_cache_are_refused_before_any_request() {
 #[test]
 fn hostile_answers_are_errors() {
     type Answer = fn() -> Reply;
-    let answers: [(&str, Answer); 9] = [
+    let answers: [(&str, Answer); 10] = [
+        ("login page", || Reply { body: b"<html>".to_vec(), ..Reply::new(200) }),
         ("commit", || Reply::new(200).with("x-repo-commit", "../../x").with("etag", "\"abc\"")),
         ("etag", || Reply::new(200).with("x-repo-commit", COMMIT).with("etag", "\"../../x\"")),
         ("no etag", || Reply::new(200).with("x-repo-commit", COMMIT)),
@@ -561,7 +564,10 @@ fn hostile_answers_are_errors() {
         match what {
             "failure" => assert!(matches!(error, HubError::Status { status: 500, .. }), "{error}"),
             "file server" => assert!(matches!(error, HubError::ModelNotFound { .. }), "{error}"),
-            _ => assert!(matches!(error, HubError::Answer { .. }), "{what}: {error}"),
+            _ => {
+                assert!(matches!(error, HubError::Answer { .. }), "{what}: {error}");
+                assert!(error.hint().expect("a hint").contains("login page"), "{what}");
+            }
         }
         assert!(names(cache.path()).is_empty(), "{what}");
     }

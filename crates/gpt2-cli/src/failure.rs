@@ -154,6 +154,7 @@ impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         let hint = error.hint();
         match error {
+            HubError::Checkpoint(error) => error.into(),
             HubError::InvalidId { .. } | HubError::InvalidRevision { .. } => Self::Usage(Report {
                 error: error.into(),
                 hints: hint.map(str::to_owned).into_iter().collect(),

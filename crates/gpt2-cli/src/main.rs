@@ -8,13 +8,17 @@
 mod advice;
 mod arguments;
 mod commands;
+mod contact;
 mod cores;
 mod device;
 mod failure;
 mod help;
 mod memory;
 mod model;
+mod progress;
 mod prompt;
+mod remembered;
+mod suggestion;
 mod terminal;
 mod typed;
 

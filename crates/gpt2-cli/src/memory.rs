@@ -113,8 +113,13 @@ impl Need {
     }
 }
 
+/// The bytes that the whole program needs with a model whose context is full.
+pub(crate) fn in_full(config: &Config, formats: Formats) -> u64 {
+    Need::new(config, formats).in_full
+}
+
 /// Bytes that a process may use for this model without being killed, as far as that is known.
-fn available(config: &Config) -> Option<u64> {
+pub(crate) fn available(config: &Config) -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;
     }

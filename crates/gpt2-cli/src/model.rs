@@ -19,23 +19,29 @@ use std::time::{Duration, Instant};
 use gpt2::checkpoint::Checkpoint;
 use gpt2::config::{Config, ConfigError};
 use gpt2::generate::GenerationConfig;
-use gpt2::hub::{Hub, HubError, HubOptions};
+use gpt2::hub::{Hub, HubError, RemoteModel};
 use gpt2::model::Model;
 use gpt2::pack::{PackCache, PackUse};
+use gpt2::published::Published;
 use gpt2::tokenizer::Tokenizer;
 use gpt2_kernels::{Cpu, Kernels};
 
 use crate::arguments::{MOST_THREADS, Options};
+use crate::contact::Contact;
 use crate::cores;
 use crate::device;
 use crate::failure::{Failure, MODEL_DIRECTORY};
 use crate::memory;
-use crate::terminal::{self, Terminal, Unit};
+use crate::remembered::Remembered;
+use crate::suggestion;
+use crate::terminal::{self, Progress, Terminal, Unit};
 
 /// The name of the model in this program.
 pub(crate) const DEMO: &str = "demo";
 /// The model when none is named.
 const DEFAULT: &str = "gpt2";
+/// How long what was said once need not be said again.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The branch when none is named.
 pub(crate) const MAIN: &str = "main";
 
@@ -55,18 +61,6 @@ mod demo {
 /// Longest JSON file that is read, but for tokenizers, which have their own limit.
 const LONGEST_CONFIG: u64 = 1 << 24;
 
-/// The published models.
-pub(crate) const PUBLISHED: [&str; 5] = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"];
-
-/// Names that the hub moved; caches may have either.
-const MOVED: [(&str, &str); 5] = [
-    ("gpt2", "openai-community/gpt2"),
-    ("gpt2-medium", "openai-community/gpt2-medium"),
-    ("gpt2-large", "openai-community/gpt2-large"),
-    ("gpt2-xl", "openai-community/gpt2-xl"),
-    ("distilgpt2", "distilbert/distilgpt2"),
-];
-
 /// The files of a model, none of them read yet.
 #[derive(Debug)]
 pub(crate) struct ModelFiles {
@@ -80,6 +74,16 @@ pub(crate) struct ModelFiles {
 enum Place {
     Program,
     Directory(PathBuf),
+}
+
+/// What is known of a model without its weights.
+pub(crate) enum Shapes {
+    /// Its files are here.
+    Files(ModelFiles),
+    /// The hub said so.
+    Remote(String, Box<RemoteModel>),
+    /// Nobody can be asked, and it is known all the same.
+    Published(String, &'static Published),
 }
 
 /// A model ready to run.
@@ -98,38 +102,95 @@ impl ModelFiles {
     /// Finds the model that the options name, downloading it if need be.
     pub(crate) fn find(options: &Options, terminal: &Terminal) -> Result<Self, Failure> {
         let Some(name) = named(options) else { return Self::find_default(options, terminal) };
+        if let Some(files) = Self::find_here(name, options, terminal)? {
+            return Ok(files);
+        }
+        let revision = options.revision.as_deref().unwrap_or(MAIN);
+        let contact = Contact::new(options)?;
+        let directory = contact
+            .cached(name, revision, Hub::cached)
+            .map_or_else(|| contact.ask(|hub| fetch(hub, name, revision, terminal)), Ok);
+        let directory = directory.map_err(|error| not_found(&contact, error, name, revision))?;
+        Ok(Self { name: name.to_owned(), place: Place::Directory(directory) })
+    }
+
+    /// Finds the files of the tokenizer that the options name, downloading them alone if need be.
+    pub(crate) fn find_tokenizer(options: &Options, terminal: &Terminal) -> Result<Self, Failure> {
+        let Some(name) = named(options) else { return Ok(Self::demo()) };
+        if let Some(files) = Self::find_here(name, options, terminal)? {
+            return Ok(files);
+        }
+        let revision = options.revision.as_deref().unwrap_or(MAIN);
+        let contact = Contact::new(options)?;
+        let directory = contact.cached(name, revision, Hub::cached_tokenizer).map_or_else(
+            || contact.ask(|hub| fetch_with(Hub::fetch_tokenizer, hub, name, revision, terminal)),
+            Ok,
+        );
+        match directory {
+            Ok(directory) => Ok(Self { name: name.to_owned(), place: Place::Directory(directory) }),
+            Err(error) if out_of_reach(&error) && published(name, revision).is_some() => {
+                terminal.note(&format!(
+                    "`{name}` is not downloaded: its tokenizer is GPT-2's, which is built in"
+                ));
+                Ok(Self { name: name.to_owned(), place: Place::Program })
+            }
+            Err(error) => Err(not_found(&contact, error, name, revision)),
+        }
+    }
+
+    /// Finds what is known of the model that the options name without its weights: files that are here, what the hub
+    /// says, or what was published.
+    pub(crate) fn find_shapes(options: &Options, terminal: &Terminal) -> Result<Shapes, Failure> {
+        let name = named(options).unwrap_or(DEFAULT);
+        if named(options).is_none() && options.revision.is_some() {
+            return Err(Failure::usage("`--revision` goes with a model of the hub: add `--model ID`"));
+        }
+        if named(options).is_some()
+            && let Some(files) = Self::find_here(name, options, terminal)?
+        {
+            return Ok(Shapes::Files(files));
+        }
+        let revision = options.revision.as_deref().unwrap_or(MAIN);
+        let contact = Contact::new(options)?;
+        if let Some(directory) = contact.cached(name, revision, Hub::cached_weights) {
+            return Ok(Shapes::Files(Self { name: name.to_owned(), place: Place::Directory(directory) }));
+        }
+        match (contact.ask(|hub| hub.headers(name, revision)), published(name, revision)) {
+            (Ok(remote), _) => Ok(Shapes::Remote(name.to_owned(), Box::new(remote))),
+            (Err(error), Some(model)) if out_of_reach(&error) => {
+                terminal.note(&format!("no file was read: these are the published shapes of `{name}`"));
+                Ok(Shapes::Published(name.to_owned(), model))
+            }
+            (Err(error), _) => Err(not_found(&contact, error, name, revision)),
+        }
+    }
+
+    /// Finds a model that is in the program or in a directory; none if the name is that of a model of the hub.
+    fn find_here(name: &str, options: &Options, terminal: &Terminal) -> Result<Option<Self>, Failure> {
         let path = Path::new(name);
         let written_as_path = name.starts_with(['.', '/', '~'])
             || name.contains('\\')
             || name.ends_with('/')
-            || name.matches('/').count() > 1;
-        let exists_as_path =
-            path.is_file() || path.is_dir() && (name.contains('/') || path.join("config.json").is_file());
-        let files = |place| Self { name: name.to_owned(), place };
-        if name == DEMO {
-            refuse_revision(options)?;
-            Ok(files(Place::Program))
+            || name.matches('/').count() > 1
+            || suggestion::is_file_name(name);
+        let has = |file: &str| path.join(file).is_file();
+        let exists_as_path = path.is_file()
+            || path.is_dir() && (name.contains('/') || has("config.json") || has("adapter_config.json"));
+        let place = if name == DEMO {
+            Place::Program
         } else if written_as_path || exists_as_path {
-            refuse_revision(options)?;
-            check_directory(path)?;
-            Ok(files(Place::Directory(path.to_owned())))
+            suggestion::check_directory(path)?;
+            if has("adapter_config.json") {
+                terminal.note(&format!(
+                    "the LoRA adapter in `{name}` is not applied: merge it into the model first"
+                ));
+            }
+            Place::Directory(path.to_owned())
         } else {
-            let revision = options.revision.as_deref().unwrap_or(MAIN);
-            let hub = hub(options)?;
-            let directory = match cached(&hub, name, revision) {
-                Some(directory) => directory,
-                None => fetch(&hub, name, revision, terminal).map_err(|error| {
-                    let failure = Failure::from(error);
-                    // `models/mine` may be meant as a directory, and misspelt.
-                    if name.contains('/') {
-                        failure.hint(format!("there is no directory `{name}` either"))
-                    } else {
-                        failure
-                    }
-                })?,
-            };
-            Ok(files(Place::Directory(directory)))
-        }
+            return Ok(None);
+        };
+        refuse_revision(options)?;
+        Ok(Some(Self { name: name.to_owned(), place }))
     }
 
     /// The model in this program.
@@ -137,38 +198,34 @@ impl ModelFiles {
         Self { name: DEMO.to_owned(), place: Place::Program }
     }
 
-    /// Finds `gpt2`, or says why the demo model takes its place.
+    /// Finds `gpt2`, or says that the demo model takes its place.
     fn find_default(options: &Options, terminal: &Terminal) -> Result<Self, Failure> {
         if options.revision.is_some() {
             return Err(Failure::usage("`--revision` goes with a model of the hub: add `--model ID`"));
         }
-        let found = HubOptions::from_variables(variable).and_then(|hub_options| {
-            let hub = with_options(hub_options, options);
-            cached(&hub, DEFAULT, MAIN).map_or_else(|| fetch(&hub, DEFAULT, MAIN, terminal), Ok)
-        });
+        let contact = match Contact::new(options) {
+            Ok(contact) => contact,
+            Err(error) => {
+                terminal.note(&instead_of_gpt2(&error, None));
+                return Ok(Self::demo());
+            }
+        };
+        let asked_before = contact.next_try().is_some();
+        let found = contact
+            .cached(DEFAULT, MAIN, Hub::cached)
+            .map_or_else(|| contact.ask(|hub| fetch(hub, DEFAULT, MAIN, terminal)), Ok);
         match found {
             Ok(directory) => Ok(Self { name: DEFAULT.to_owned(), place: Place::Directory(directory) }),
             Err(error) => {
-                let reason = match &error {
-                    HubError::Offline { .. } => "`gpt2` is not downloaded".to_owned(),
-                    HubError::Unreachable { server, .. } => {
-                        format!("`gpt2` is not downloaded and `{server}` cannot be reached")
+                // Once a day, but for what was found out just now at the cost of seconds.
+                let said = Remembered::new("demo-note");
+                let new = !asked_before && contact.next_try().is_some();
+                if new || said.age().is_none_or(|age| age > DAY) {
+                    terminal.note(&instead_of_gpt2(&error, contact.next_try()));
+                    if !options.quiet {
+                        said.now("the note that the demo model stands in for gpt2 was shown; a day later it is again");
                     }
-                    _ => {
-                        let mut reason = format!("`gpt2` cannot be downloaded: {error}");
-                        let mut cause = error.source();
-                        while let Some(error) = cause {
-                            reason.push_str(&format!(": {error}"));
-                            cause = error.source();
-                        }
-                        reason
-                    }
-                };
-                terminal.note(&format!("this is the small demo model, not GPT-2 itself: {reason}"));
-                terminal.note(
-                    "`gpt2 download gpt2` fetches the real one (0.5 GB); \
-                     `--model demo` asks for the demo model without this note",
-                );
+                }
                 Ok(Self::demo())
             }
         }
@@ -301,14 +358,6 @@ fn refuse_revision(options: &Options) -> Result<(), Failure> {
     }
 }
 
-fn check_directory(path: &Path) -> Result<(), Failure> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let message = if path.exists() { "is not a directory" } else { "does not exist" };
-    Err(Failure::new(format!("`{}` {message}", path.display())).hint(MODEL_DIRECTORY))
-}
-
 /// The directory of packed copies that was named, if one was.
 fn named_pack_cache(options: &Options) -> Option<&str> {
     options.pack_cache.as_deref().filter(|directory| !directory.is_empty())
@@ -321,34 +370,81 @@ fn pack_cache(options: &Options) -> Option<PackCache> {
     if options.no_pack_cache { None } else { directory().map(PackCache::new) }
 }
 
-/// The hub as the environment and the options have it.
-pub(crate) fn hub(options: &Options) -> Result<Hub, Failure> {
-    Ok(with_options(HubOptions::from_variables(variable)?, options))
-}
-
-fn with_options(mut hub_options: HubOptions, options: &Options) -> Hub {
-    hub_options.offline |= options.offline;
-    Hub::new(hub_options)
-}
-
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Finds a downloaded model under its name or the one it had before the hub moved it.
-fn cached(hub: &Hub, id: &str, revision: &str) -> Option<PathBuf> {
-    let twin = MOVED.into_iter().find_map(|(old, new)| match id {
-        _ if id == old => Some(new),
-        _ if id == new => Some(old),
-        _ => None,
-    });
-    std::iter::once(id).chain(twin).find_map(|id| hub.cached(id, revision))
+/// The published model of this name, unless another state of it is asked for.
+fn published(name: &str, revision: &str) -> Option<&'static Published> {
+    Published::find(name).filter(|_| revision == MAIN)
+}
+
+/// Says why a model that was named cannot be had.
+fn not_found(contact: &Contact, error: HubError, name: &str, revision: &str) -> Failure {
+    let absent = matches!(
+        error,
+        HubError::ModelNotFound { .. } | HubError::Offline { .. } | HubError::Unreachable { .. }
+    );
+    let failure = contact.failure(error, name, revision);
+    // `models/mine` may be meant as a directory, and misspelt.
+    match absent && name.contains('/') {
+        true => failure.hint(format!("there is no directory `{name}` either")),
+        false => failure,
+    }
+}
+
+/// Whether a hub was not asked, or did not answer as one.
+fn out_of_reach(error: &HubError) -> bool {
+    matches!(
+        error,
+        HubError::Offline { .. }
+            | HubError::Unreachable { .. }
+            | HubError::Answer { .. }
+            | HubError::Status { .. }
+    )
+}
+
+/// Says in a line that the demo model takes the place of `gpt2`, and why.
+fn instead_of_gpt2(error: &HubError, next_try: Option<u64>) -> String {
+    let reason = match (error, next_try) {
+        (HubError::Offline { .. }, _) => "`gpt2` is not downloaded; see `gpt2 download gpt2`".to_owned(),
+        (HubError::Unreachable { server, .. }, Some(minutes)) => {
+            format!("no answer from {server}, next try in {minutes} min")
+        }
+        (HubError::Unreachable { server, .. }, None) => format!("cannot reach {server} for `gpt2`"),
+        _ => {
+            let mut reason = format!("`gpt2` cannot be downloaded: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                reason.push_str(&format!(": {error}"));
+                cause = error.source();
+            }
+            match error {
+                HubError::Answer { .. } => reason + " (is there a login page on this network?)",
+                _ => reason,
+            }
+        }
+    };
+    format!("using the demo model: {reason}")
 }
 
 /// Downloads a model, with a bar for each file that takes long.
 pub(crate) fn fetch(hub: &Hub, id: &str, revision: &str, terminal: &Terminal) -> Result<PathBuf, HubError> {
-    let mut current: Option<(String, terminal::Progress)> = None;
-    hub.fetch(id, revision, &mut |progress| {
+    fetch_with(Hub::fetch, hub, id, revision, terminal)
+}
+
+/// A method of the hub that downloads files.
+type Fetch = fn(&Hub, &str, &str, &mut dyn FnMut(gpt2::hub::Progress<'_>)) -> Result<PathBuf, HubError>;
+
+fn fetch_with(
+    fetch: Fetch,
+    hub: &Hub,
+    id: &str,
+    revision: &str,
+    terminal: &Terminal,
+) -> Result<PathBuf, HubError> {
+    let mut current: Option<(String, Progress)> = None;
+    fetch(hub, id, revision, &mut |progress| {
         match &current {
             Some((file, _)) if file == progress.file => {}
             _ => {

@@ -5,15 +5,12 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
-use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-/// Work that takes less than this shows no progress.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) use crate::progress::{Progress, Unit};
 
 /// Secondary text.
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -97,10 +94,10 @@ impl Terminal {
         }
     }
 
-    /// Makes a bar for work that may take long; it appears if it does.
+    /// Makes a line for work that may take long; it appears if it does.
     pub(crate) fn progress(&self, label: &str, unit: Unit) -> Progress {
-        let waiting = !self.is_quiet() && io::stderr().is_terminal();
-        Progress { bar: ProgressBar::hidden(), label: label.to_owned(), unit, begin: Instant::now(), waiting }
+        let visible = !self.is_quiet() && io::stderr().is_terminal();
+        Progress::new(label, unit, visible)
     }
 }
 
@@ -186,58 +183,6 @@ pub(crate) fn paint_error(style: Style, word: &str, message: &str) {
     let space = if message.is_empty() { "" } else { " " };
     // There is nowhere left to tell that standard error is gone.
     let _ = writeln!(stderr, "{style}{word}{style:#}{space}{message}");
-}
-
-/// What progress is counted in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
-    Bytes,
-    Tokens,
-    Prompts,
-}
-
-/// A bar on standard error, which appears if the work takes long.
-pub(crate) struct Progress {
-    bar: ProgressBar,
-    label: String,
-    unit: Unit,
-    begin: Instant,
-    /// Whether it is to appear yet.
-    waiting: bool,
-}
-
-impl Progress {
-    /// Shows that `done` of `total`, if that is known, is done.
-    pub(crate) fn update(&mut self, done: u64, total: Option<u64>) {
-        if self.waiting && self.begin.elapsed() > PATIENCE {
-            self.waiting = false;
-            let template = match (self.unit, total) {
-                (Unit::Bytes, Some(_)) => {
-                    "{prefix} {bar:30} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left"
-                }
-                (Unit::Bytes, None) => "{prefix} {spinner} {decimal_bytes}, {decimal_bytes_per_sec}",
-                (Unit::Prompts, None) => "{prefix} {spinner} {human_pos} prompts",
-                (Unit::Prompts, Some(_)) => {
-                    "{prefix} {bar:30} {human_pos} of {human_len} prompts, {eta} left"
-                }
-                (Unit::Tokens, _) => "{prefix} {bar:30} {human_pos} of {human_len} tokens, {eta} left",
-            };
-            let style = ProgressStyle::with_template(template).expect("the templates are well-formed");
-            self.bar.set_style(style.progress_chars("━╸ "));
-            self.bar.set_prefix(self.label.clone());
-            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        }
-        if let Some(total) = total {
-            self.bar.set_length(total);
-        }
-        self.bar.set_position(done);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 /// A horizontal bar of up to `width` columns for a share from 0 to 1, to an eighth of a column.

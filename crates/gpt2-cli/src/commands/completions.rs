@@ -13,10 +13,11 @@ use clap_complete::engine::{
 };
 use clap_complete::env::{CompleteEnv, Shells};
 use gpt2::hub::{Hub, HubOptions};
+use gpt2::published::PUBLISHED;
 
 use crate::failure::Failure;
 use crate::help;
-use crate::model::{DEMO, PUBLISHED};
+use crate::model::DEMO;
 use crate::terminal::Terminal;
 
 /// The variable with which the scripts ask for completions.
@@ -118,10 +119,11 @@ fn completed(command: &str, argument: Arg) -> Arg {
 
 /// The names of models: those that are published, and those that are in the cache.
 fn hub_models(current: &OsStr) -> Vec<CompletionCandidate> {
-    let mut names: Vec<String> = PUBLISHED.map(str::to_owned).into();
+    let mut names: Vec<String> = PUBLISHED.iter().map(|model| model.name.to_owned()).collect();
     let hub = HubOptions::from_variables(|name| std::env::var(name).ok()).map(Hub::new);
     let cached = hub.and_then(|hub| hub.models()).unwrap_or_default();
-    names.extend(cached.into_iter().map(|model| model.id).filter(|id| !PUBLISHED.contains(&id.as_str())));
+    let others = cached.into_iter().map(|model| model.id);
+    names.extend(others.filter(|id| PUBLISHED.iter().all(|model| model.name != id)));
     matching(names, current)
 }
 

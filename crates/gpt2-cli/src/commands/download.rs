@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::Format;
 use crate::arguments::Options;
+use crate::contact::Contact;
 use crate::failure::Failure;
-use crate::model::{DEMO, MAIN, fetch, hub};
+use crate::model::{DEMO, MAIN, fetch};
 use crate::terminal::Terminal;
 
 /// Download a model from the Hugging Face hub, or update it.
@@ -42,7 +43,9 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         return Err(Failure::usage("the model `demo` is built in: there is nothing to download"));
     }
     let revision = options.revision.as_deref().unwrap_or(MAIN);
-    let path: PathBuf = fetch(&hub(options)?, &arguments.id, revision, terminal)?;
+    let contact = Contact::new(options)?;
+    let fetched = contact.ask_at_once(|hub| fetch(hub, &arguments.id, revision, terminal));
+    let path: PathBuf = fetched.map_err(|error| contact.failure(error, &arguments.id, revision))?;
     if arguments.format.json {
         let record = Record { model: &arguments.id, revision, path: &path, bytes: size(&path) };
         return Ok(terminal.output.json(&record)?);

@@ -4,18 +4,23 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
-use gpt2::inspect::{self, Component, Inspection, Versions, architecture_in, components};
+use gpt2::config::Config;
+use gpt2::inspect::{
+    self, Component, Inspection, Source, Versions, architecture_in, components, inspect_headers,
+    inspect_published,
+};
 
 use super::Format;
 use crate::arguments::Options;
 use crate::failure::Failure;
-use crate::model::ModelFiles;
+use crate::model::{ModelFiles, Shapes};
 use crate::terminal::{DIM, Output, Terminal, bar, bytes, thousands};
 
 /// Show a model's modules and where its parameters are.
 ///
-/// The modules are drawn as `print(model)` shows them in Python, and the parameters counted from the
-/// configuration and the headers of the files: no weights are read.
+/// The modules are drawn as `print(model)` shows them in Python. The parameters are counted from the configuration
+/// and the headers of the files: of a model that is not downloaded, a few kilobytes are fetched. Where the hub cannot
+/// be asked, `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl` and `distilgpt2` are shown as they were published.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// How to group the parameters
@@ -48,8 +53,24 @@ fn version(text: &str) -> Result<(u32, u32), String> {
 
 /// Inspects the model and shows what it found.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
-    let files = ModelFiles::find(options, terminal)?;
-    let config = files.config()?;
+    let (config, found) = match ModelFiles::find_shapes(options, terminal)? {
+        Shapes::Files(files) => {
+            let config = files.config()?;
+            let found = inspect::inspect(&files.name, &config, &files.checkpoint()?)?;
+            (config, found)
+        }
+        Shapes::Remote(name, remote) => {
+            let config = Config::from_json(&remote.config)
+                .map_err(|error| Failure::caused(format!("cannot use `config.json` of `{name}`"), error))?;
+            let found = inspect_headers(&name, &config, &remote.headers)?;
+            (config, found)
+        }
+        Shapes::Published(name, model) => {
+            let config = model.config();
+            let found = inspect_published(&name, &config, model.file_bytes);
+            (config, found)
+        }
+    };
     let newest = Versions::default();
     let versions = Versions {
         torch: arguments.torch.unwrap_or(newest.torch),
@@ -63,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let inspection = Inspection {
         architecture: architecture_in(&config, versions),
         components: components(&config, by),
-        ..inspect::inspect(&files.name, &config, &files.checkpoint()?)?
+        ..found
     };
     let out = &mut terminal.output;
     if arguments.format.json {
@@ -101,22 +122,23 @@ fn show_components(inspection: &Inspection, out: &mut Output) -> io::Result<()> 
     let blue = out.style(Style::new().fg_color(Some(AnsiColor::Blue.into())));
     let bold = out.style(Style::new().bold());
     let green = out.style(Style::new().fg_color(Some(AnsiColor::Green.into())));
+    let largest = inspection.components.iter().map(|component| component.share).fold(0.0, f64::max);
     for Component { name, parameters, share, .. } in &inspection.components {
         let (module, description) = name.split_at(name.find(" (").unwrap_or(name.len()));
         let width = 40_usize.saturating_sub(module.chars().count());
         write!(out, "  {module}{dim}{description:<width$}{dim:#}: {:>12}", thousands(parameters))?;
         if out.is_terminal() {
-            write!(out, " {dim}{:>5.2}%{dim:#} {blue}{}{blue:#}", 100.0 * share, bar(*share, BAR))?;
+            write!(out, " {dim}{:>5.2}%{dim:#} {blue}{}{blue:#}", 100.0 * share, bar(share / largest, BAR))?;
         }
         writeln!(out)?;
     }
     writeln!(out, "{dim}{}{dim:#}", "-".repeat(60))?;
     let total = thousands(inspection.total_parameters);
     writeln!(out, "{bold}Total Trainable Parameters          : {total:>12}{bold:#}")?;
-    if inspection.verified {
-        writeln!(out, "{green}(Total count verified){green:#}")?;
-    } else {
-        writeln!(out, "({})", difference(inspection))?;
+    match inspection.source {
+        Source::Published => writeln!(out, "(Total count as published: no file was read)")?,
+        _ if inspection.verified => writeln!(out, "{green}(Total count verified){green:#}")?,
+        _ => writeln!(out, "({})", difference(inspection))?,
     }
     if out.is_terminal() {
         show_remarks(inspection, out)?;

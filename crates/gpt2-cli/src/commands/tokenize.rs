@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Format;
 use crate::arguments::Options;
 use crate::failure::Failure;
-use crate::model::{ModelFiles, named};
+use crate::model::ModelFiles;
 use crate::prompt::TextArguments;
 use crate::terminal::{DIM, Output, Terminal, thousands};
 
@@ -59,12 +59,9 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     Ok(())
 }
 
-/// The tokenizer of the named model, else the built-in one: GPT-2's own, for which no model is fetched.
+/// The tokenizer of the named model, of which no weights are fetched, else the built-in one: GPT-2's own.
 pub(crate) fn find_tokenizer(options: &Options, terminal: &Terminal) -> Result<Tokenizer, Failure> {
-    match named(options) {
-        Some(_) => ModelFiles::find(options, terminal)?.tokenizer(),
-        None => ModelFiles::demo().tokenizer(),
-    }
+    ModelFiles::find_tokenizer(options, terminal)?.tokenizer()
 }
 
 /// A string as Python's `print` shows it inside a list.

@@ -160,13 +160,20 @@ fn the_demo_model_in_the_program_writes_text() {
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(outcome.stdout.starts_with("Once upon a time"), "{}", outcome.stdout);
     let notes: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("note:")).collect();
-    assert_eq!(notes.len(), 2, "{}", outcome.stderr);
-    assert!(notes[0].contains("demo model") && notes[1].contains("gpt2 download gpt2"), "{notes:?}");
+    assert_eq!(notes, ["note: using the demo model: `gpt2` is not downloaded; see `gpt2 download gpt2`"]);
+
+    // Once a day is enough; it is remembered in a file.
+    let again = room.gpt2(&["next", "Once upon a time"]);
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
+    std::fs::remove_file(room.path().join("cache/gpt2/demo-note")).expect("it is remembered");
+    assert!(room.gpt2(&["next", "Once upon a time"]).stderr.starts_with("note: using the demo model"));
+    std::fs::remove_file(room.path().join("cache/gpt2/demo-note")).expect("it is remembered");
 
     let asked_for = room.gpt2(&["generate", "Once upon a time", "--max-new-tokens=20", "--model=demo"]);
     assert!(!asked_for.stderr.contains("note:"), "{}", asked_for.stderr);
     let quiet = room.gpt2(&["generate", "Once upon a time", "--max-new-tokens=20", "--quiet"]);
     assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
+    assert!(!room.path().join("cache/gpt2/demo-note").exists(), "what was not shown was not said");
 }
 
 /// Packed copies need positioned reads and little-endian numbers; elsewhere there are none.

@@ -155,8 +155,20 @@ fn bench_measures_and_its_hash_is_that_of_the_tokens() {
 }
 
 #[test]
-fn models_lists_the_built_in_one() {
+fn models_lists_the_built_in_one_and_the_published_ones() {
     let records = Room::new().json(&["models"]);
-    assert_eq!(records.len(), 1);
-    assert_eq!(records[0]["model"], "demo");
+    let names: Vec<_> = records.iter().map(|record| record["model"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["demo", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"]);
+    let gpt2 = &records[1];
+    assert_eq!((&gpt2["parameters"], &gpt2["download_bytes"]), (&json!(124_439_808), &json!(548_105_171)));
+    assert_eq!([&gpt2["path"], &gpt2["revision"], &gpt2["bytes"]], [&json!(null); 3]);
+    let need = |record: &serde_json::Value, format: &str| record["memory"][format].as_u64().expect("bytes");
+    for record in &records {
+        let needs = ["f32", "bf16", "int8", "int4"].map(|format| need(record, format));
+        assert!(needs.is_sorted_by(|a, b| a > b), "{record}");
+        // More than the weights, less than twice as much.
+        let weights = 4 * record["parameters"].as_u64().expect("a number");
+        assert!((weights..2 * weights + 100_000_000).contains(&needs[0]), "{record}");
+    }
+    assert!(records[0]["bytes"].is_u64());
 }

@@ -7,9 +7,13 @@ mod batch;
 mod generate;
 mod generation_guide;
 mod habits;
+mod hub;
 mod json;
 #[cfg(target_os = "linux")]
 mod memory;
+#[expect(dead_code, reason = "the tests of the library use more of it")]
+#[path = "../../../gpt2/tests/hub/server.rs"]
+mod server;
 mod streams;
 mod support;
 #[cfg(unix)]

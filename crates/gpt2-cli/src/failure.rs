@@ -63,6 +63,14 @@ impl Failure {
         self
     }
 
+    /// Whether it speaks of a flag, alone or with its value.
+    pub(crate) fn names(&self, flag: &str) -> bool {
+        let (Self::Usage(report) | Self::Failed(report)) = self else { return false };
+        let texts = std::iter::once(report.error.to_string()).chain(report.hints.iter().cloned());
+        let names = |text: &str| text.split('`').any(|part| part.split([' ', '=']).next() == Some(flag));
+        texts.into_iter().any(|text| names(&text))
+    }
+
     /// Adds a hint if there is one.
     fn maybe_hint(self, hint: Option<&str>) -> Self {
         match hint {

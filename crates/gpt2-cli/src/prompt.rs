@@ -101,12 +101,9 @@ fn joined(words: &[String]) -> Result<String, Failure> {
         return Err(Failure::usage("`-` stands for standard input and goes with no other text")
             .hint("put the text in quotes if the `-` is part of it"));
     }
-    if let Some(word) = words.iter().find(|word| word.contains(char::is_whitespace)) {
-        return Err(Failure::usage(format!(
-            "expected one text, found {} arguments beside `{word}`",
-            words.len() - 1
-        ))
-        .hint("put the whole text in one pair of quotes"));
+    if words.iter().any(|word| word.contains(char::is_whitespace)) {
+        return Err(Failure::usage(format!("expected one text, found {} arguments", words.len()))
+            .hint("put the whole text in one pair of quotes"));
     }
     if let Some(word) = words.iter().find(|word| is_flag_with_long_dash(word)) {
         let flag = word.trim_start_matches(LONG_DASHES);

@@ -249,6 +249,11 @@ fn an_error_about_a_variable_names_the_variable() {
         let error = refused(name, value, &["next", "Hi"]);
         assert!(error.starts_with(&format!("error: invalid value '{value}' for '{name}'")), "{error}");
     }
+    // What turns out later to be wrong is said of the flag, and where it comes from.
+    let error = refused("GPT2_REVISION", "main", &["next", "Hi", "--model", "demo"]);
+    assert!(error.contains("`--revision` is set by the environment variable `GPT2_REVISION`"), "{error}");
+    let error = refusal(&room, &["next", "Hi", "--revision", "main"]);
+    assert!(!error.contains("GPT2_REVISION"), "{error}");
     let error = refused("GPT2_THREADS", "2", &["next", "Hi", "--threads", "x"]);
     assert!(error.contains("'--threads <N>'"), "{error}");
     // An empty variable is as good as none.

@@ -173,9 +173,9 @@ mod tests {
         assert_eq!(line(shard, Unit::Bytes, weights, 80), expected);
         assert_eq!(
             line("model.safetensors", Unit::Bytes, weights, 50),
-            "model.safetensors ━━━━━━━         39 %, 7s left"
+            "model.safetensors ━━━━━━            39 %, 7s left"
         );
-        assert_eq!(line("loading", Unit::Bytes, weights, 20), "loading 39 %");
+        assert_eq!(line("loading", Unit::Bytes, weights, 20), "loading ━━     39 %");
     }
 
     #[test]

@@ -34,20 +34,24 @@ fn letters(name: &str) -> String {
     name.to_lowercase().chars().filter(|c| c.is_alphanumeric() || *c == '/').collect()
 }
 
-/// The fewest letters to insert, remove or exchange to make one word of the other.
+/// The fewest letters to insert, remove or exchange, and neighbours to swap, to make one word of the other.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let exchanged = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = exchanged.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // Of the first letters of `a`, none and then one more in each row, to the first letters of `b`.
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let exchanged = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = exchanged.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 /// Says whether a name can only be that of a file.
@@ -139,6 +143,7 @@ mod tests {
             ("GPT2", Some("gpt2")),
             ("gpt2-small", Some("gpt2")),
             ("gpt2-smal", Some("gpt2")),
+            ("gtp2", Some("gpt2")),
             ("gtp2-medium", Some("gpt2-medium")),
             ("gpt2_xl", Some("gpt2-xl")),
             ("gpt2-larg", Some("gpt2-large")),
@@ -156,9 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn distances_are_those_of_levenshtein() {
+    fn distances_count_letters_and_swaps() {
         for (a, b, expected) in
-            [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("gtp", "gpt", 2), ("é", "e", 1)]
+            [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("gtp", "gpt", 1), ("é", "e", 1)]
         {
             assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
         }

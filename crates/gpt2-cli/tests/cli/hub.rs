@@ -195,3 +195,48 @@ fn a_login_page_is_named() {
         default.stderr
     );
 }
+
+#[test]
+fn a_misspelt_name_that_the_hub_does_not_know_is_recognised() {
+    let room = Room::new();
+    let hub = Server::start(|_| Reply::new(401).with("x-error-code", "RepoNotFound"));
+    for arguments in [["generate", "Hi", "--model=gpt-2"], ["download", "gtp2", "--quiet"]] {
+        let outcome = Outcome::of(&mut online(&room, &hub.address, &arguments));
+        assert_eq!(outcome.code, Some(1));
+        assert!(outcome.stderr.ends_with("hint: did you mean `gpt2`?\n"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn models_lists_what_is_downloaded_with_short_paths() {
+    let room = Room::new();
+    let hub = hub_of(room.path().join("tiny"));
+    for id in ["me/tiny", "openai-community/gpt2"] {
+        let outcome = Outcome::of(&mut online(&room, &hub.address, &["download", id]));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    }
+    let outcome = Outcome::of(room.command(binary()).arg("models").env("HOME", room.path()));
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+    let (table, downloaded) = outcome.stdout.split_once("\nDownloaded:\n").expect("two parts");
+    assert!(table.lines().any(|line| line.starts_with("me/tiny ") && line.contains(" 22,400 ")), "{table}");
+    assert_eq!(table.lines().filter(|line| line.starts_with("gpt2 ")).count(), 1, "{table}");
+    let lines: Vec<&str> = downloaded.lines().collect();
+    assert!(lines[0].starts_with("me/tiny  main  "), "{downloaded}");
+    assert_eq!(lines[1], "  ~/cache/hub/models--me--tiny");
+    assert_eq!(lines[3], "  ~/cache/hub/models--openai-community--gpt2");
+
+    let records = room.json(&["models"]);
+    let gpt2 = &records[1];
+    assert_eq!((&gpt2["model"], &gpt2["revision"]), (&"openai-community/gpt2".into(), &"main".into()));
+    assert!(gpt2["path"].as_str().is_some_and(|path| path.ends_with(COMMIT)), "{gpt2}");
+    assert_eq!(records.last().map(|record| &record["parameters"]), Some(&22_400.into()));
+}
+
+#[test]
+fn an_adapter_beside_a_model_is_not_applied_and_that_is_said() {
+    let room = Room::new();
+    fs::write(room.path().join("tiny/adapter_config.json"), "{}").expect("a file can be written");
+    let outcome = room.gpt2(&["next", "Hi", "--model=tiny"]);
+    let note = "note: the LoRA adapter in `tiny` is not applied: merge it into the model first\n";
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), note));
+}

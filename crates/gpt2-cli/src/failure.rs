@@ -20,6 +20,8 @@ use crate::terminal::{paint_error, thousands};
 pub(crate) enum Failure {
     /// Whoever reads standard output has seen enough: no failure at all.
     ReaderGone,
+    /// Ctrl-C was pressed, and all that there is to say of it is said. Exit code 130.
+    Interrupted,
     /// The command line asks for something that cannot be. Exit code 2.
     Usage(Report),
     /// Anything else. Exit code 1.
@@ -83,6 +85,7 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         let (report, code) = match self {
             Self::ReaderGone => return ExitCode::SUCCESS,
+            Self::Interrupted => return ExitCode::from(130),
             Self::Usage(report) => (report, 2),
             Self::Failed(report) => (report, 1),
         };

@@ -13,6 +13,7 @@ mod cores;
 mod device;
 mod failure;
 mod help;
+mod interrupt;
 mod memory;
 mod model;
 mod progress;
@@ -21,6 +22,7 @@ mod remembered;
 mod suggestion;
 mod terminal;
 mod typed;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
             return ExitCode::from(error.exit_code() as u8);
         }
     };
-    terminal::end_cleanly_on_interrupt();
+    interrupt::end_cleanly_on_interrupt();
     let mut terminal = Terminal::new(arguments.options.volume());
     let result = commands::run(&arguments, &mut terminal).and_then(|()| Ok(terminal.output.finish()?));
     match result {

@@ -90,6 +90,8 @@ pub(crate) enum Shapes {
 pub(crate) struct Loaded {
     /// What the user calls the model.
     pub(crate) name: String,
+    /// The commit, if it is a model of the hub.
+    pub(crate) revision: Option<String>,
     /// The model.
     pub(crate) model: Model,
     /// Its tokenizer.
@@ -315,7 +317,17 @@ impl ModelFiles {
         let load_time = begin.elapsed();
         let seconds = format!("({}, {:.2} s)", self.name, load_time.as_secs_f64());
         terminal.report("Model and tokenizer loaded.", &seconds);
-        Ok(Loaded { name: self.name.clone(), model, tokenizer, load_time })
+        let (name, revision) = (self.name.clone(), self.revision());
+        Ok(Loaded { name, revision, model, tokenizer, load_time })
+    }
+
+    /// The commit of a model of the hub: its cache has a directory for each, `models--gpt2/snapshots/COMMIT`.
+    fn revision(&self) -> Option<String> {
+        let Place::Directory(directory) = &self.place else { return None };
+        let commit = directory.file_name()?.to_str()?;
+        let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let in_cache = directory.parent()?.file_name()? == "snapshots";
+        (is_commit && in_cache).then(|| commit.to_owned())
     }
 
     /// The file itself, or what stands for it in the program.

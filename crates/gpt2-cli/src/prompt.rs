@@ -1,4 +1,12 @@
 //! Texts from the command line or standard input.
+//!
+//! | | argument | standard input or `--file` |
+//! |---|---|---|
+//! | a prompt (`generate`, `next`, `tokenize`) | as it is | less one newline at its end, which `echo` and editors add |
+//! | a text to score (`score`) | as it is | as it is |
+//!
+//! A continuation of `echo "Dear diary,"` is not to begin on a new line; a text that is measured is measured to its last
+//! byte, whichever way it comes.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -64,14 +72,26 @@ impl TextArguments {
         }
     }
 
-    /// The file that the text comes from, if one is named.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+    /// The text to its last byte, whichever way it comes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_whole(&self) -> Result<String, Failure> {
+        match self.source()? {
+            Source::Argument(text) => Ok(text),
+            Source::File(path) => read_file(path),
+            Source::StandardInput => read_text("standard input", io::stdin().lock()),
+        }
+    }
+
+    /// Whether the text comes from standard input.
+    pub(crate) fn is_piped(&self) -> bool {
+        matches!(self.source(), Ok(Source::StandardInput))
     }
 
     /// Where the text comes from.
     fn source(&self) -> Result<Source<'_>, Failure> {
-        match (self.file(), self.words.as_slice()) {
+        match (self.file.as_deref(), self.words.as_slice()) {
             (Some(path), _) => Ok(Source::File(path)),
             (None, [dash]) if dash == "-" => Ok(Source::StandardInput),
             (None, [text]) => Ok(Source::Argument(text.clone())),

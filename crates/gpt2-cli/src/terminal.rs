@@ -8,9 +8,14 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
+use console::Term;
 use serde::Serialize;
 
 pub(crate) use crate::progress::{Progress, Unit};
+use crate::wrap::{Wrap, columns, fill};
+
+/// A space at which no line is broken; it is shown as a space.
+pub(crate) const NO_BREAK: char = '\u{a0}';
 
 /// Secondary text.
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -87,10 +92,18 @@ impl Terminal {
         }
     }
 
-    /// Shows a line of secondary text.
+    /// Shows a line of secondary text, which is not broken at no-break spaces.
     pub(crate) fn remark(&self, message: &str) {
         if !self.is_quiet() {
             paint_error(DIM, message, "");
+        }
+    }
+
+    /// Shows a line of a table, which is as wide as it is.
+    pub(crate) fn aside(&self, style: Style, line: &str) {
+        if !self.is_quiet() {
+            // There is nowhere left to tell that standard error is gone.
+            let _ = writeln!(anstream::stderr(), "{style}{line}{style:#}");
         }
     }
 
@@ -106,13 +119,15 @@ pub(crate) struct Output {
     writer: BufWriter<Stdout>,
     terminal: bool,
     coloured: bool,
+    wrap: Wrap,
 }
 
 impl Output {
     fn new() -> Self {
         let stdout = io::stdout();
         let coloured = AutoStream::choice(&stdout) != ColorChoice::Never;
-        Self { terminal: stdout.is_terminal(), coloured, writer: BufWriter::new(stdout) }
+        let wrap = Wrap::default();
+        Self { terminal: stdout.is_terminal(), coloured, writer: BufWriter::new(stdout), wrap }
     }
 
     /// Whether it is a terminal.
@@ -123,6 +138,37 @@ impl Output {
     /// A style as it is to be used here: none where there are no colours.
     pub(crate) fn style(&self, style: Style) -> Style {
         if self.coloured { style } else { Style::new() }
+    }
+
+    /// Whether there are colours.
+    pub(crate) fn is_coloured(&self) -> bool {
+        self.coloured
+    }
+
+    /// The columns of the terminal; `None` if it is not one.
+    pub(crate) fn width(&self) -> Option<usize> {
+        self.terminal.then(|| width(&Term::stdout())).flatten()
+    }
+
+    /// Writes a text as [`text`](Self::text) does, on a terminal with its lines broken between words: a word is shown when
+    /// it is whole. Ends with [`end_prose`](Self::end_prose).
+    pub(crate) fn prose(&mut self, text: &str, style: Style) -> io::Result<()> {
+        match self.width() {
+            None => self.text(text, style),
+            Some(width) => {
+                let lines: Vec<String> = text.split('\n').map(visible).collect();
+                let style = self.style(style);
+                self.wrap.push(&lines.join("\n"), style, width, &mut self.writer)
+            }
+        }
+    }
+
+    /// Writes what is left of a text, and a line end.
+    pub(crate) fn end_prose(&mut self) -> io::Result<()> {
+        // Where the width was known before, there may be a word.
+        self.wrap.finish(self.width().unwrap_or(usize::MAX), &mut self.writer)?;
+        self.writer.write_all(b"\n")?;
+        self.writer.flush()
     }
 
     /// Writes a text of the model's or the user's: as it is, but on a terminal without control characters,
@@ -181,8 +227,23 @@ fn visible(text: &str) -> String {
 pub(crate) fn paint_error(style: Style, word: &str, message: &str) {
     let mut stderr = anstream::stderr().lock();
     let space = if message.is_empty() { "" } else { " " };
+    let (word, message) = match error_width() {
+        None => (word.to_owned(), message.to_owned()),
+        Some(width) => (fill(word, width, 0, 2), fill(message, width, columns(word) + 1, 2)),
+    };
+    let word = word.replace(NO_BREAK, " ");
     // There is nowhere left to tell that standard error is gone.
     let _ = writeln!(stderr, "{style}{word}{style:#}{space}{message}");
+}
+
+/// The columns of the terminal that standard error is; `None` if it is not one.
+pub(crate) fn error_width() -> Option<usize> {
+    io::stderr().is_terminal().then(|| width(&Term::stderr())).flatten()
+}
+
+/// The columns of a terminal that says so.
+fn width(term: &Term) -> Option<usize> {
+    term.size_checked().map(|(_, columns)| usize::from(columns)).filter(|&columns| columns >= 2)
 }
 
 /// A horizontal bar of up to `width` columns for a share from 0 to 1, to an eighth of a column.
@@ -216,22 +277,6 @@ pub(crate) fn bytes(number: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.0} MB", number as f64 / 1e6),
         _ => format!("{:.2} GB", number as f64 / 1e9),
     }
-}
-
-/// Makes Ctrl-C leave the terminal as it was: on a new line, with its colours and its cursor. Exit code 130.
-pub(crate) fn end_cleanly_on_interrupt() {
-    const RESTORE: &str = "\x1b[0m\x1b[?25h\n";
-    let restore = || {
-        // Not through `Output`: the interrupted thread may hold it.
-        if io::stderr().is_terminal() {
-            let _ = io::stderr().write_all(RESTORE.as_bytes());
-        } else if io::stdout().is_terminal() {
-            let _ = io::stdout().write_all(RESTORE.as_bytes()).and_then(|()| io::stdout().flush());
-        }
-        std::process::exit(130);
-    };
-    // Without the handler, the system's own way to end a program remains.
-    let _ = ctrlc::set_handler(restore);
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(crate) mod inspect;
 pub(crate) mod models;
 pub(crate) mod next;
 pub(crate) mod score;
+pub(crate) mod token;
 pub(crate) mod tokenize;
 pub(crate) mod tour;
 

@@ -3,17 +3,18 @@
 use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
-use console::Term;
 use gpt2::predict::{Candidate, next_tokens};
-use gpt2::tokenizer::{SpecialText, Tokenizer};
+use gpt2::tokenizer::{SpecialTokens, Tokenizer};
 use serde::Serialize;
 
 use super::Format;
+use super::token::{Named, Origin, quoted};
 use crate::arguments::{Options, positive};
 use crate::failure::Failure;
 use crate::model::ModelFiles;
 use crate::prompt::TextArguments;
 use crate::terminal::{DIM, Terminal, bar};
+use crate::wrap::{columns, fit};
 
 /// Show the most likely next tokens.
 ///
@@ -35,16 +36,19 @@ pub(crate) struct Arguments {
 /// The candidates after a prompt.
 #[derive(Serialize)]
 struct Record<'a> {
+    model: &'a str,
     prompt: &'a str,
-    candidates: Vec<CandidateRecord>,
+    candidates: Vec<Named<'a, &'a Candidate>>,
+    settings: Settings,
+    #[serde(flatten)]
+    origin: Origin<'a>,
 }
 
+/// What the candidates depend on beside prompt and model, under the names of the flags.
 #[derive(Serialize)]
-struct CandidateRecord {
-    id: u32,
-    token: String,
-    probability: f32,
-    logprob: f32,
+struct Settings {
+    top_k: usize,
+    special_tokens: &'static str,
 }
 
 /// Ranks the next tokens and shows them.
@@ -58,20 +62,21 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let candidates = next_tokens(&loaded.model, &ids, arguments.top_k)?;
     let tokenizer = &loaded.tokenizer;
     if arguments.format.json {
-        let candidates = candidates
-            .into_iter()
-            .map(|Candidate { id, probability, logprob }| {
-                Ok(CandidateRecord { id, token: text(tokenizer, id)?, probability, logprob })
-            })
-            .collect::<Result<_, Failure>>()?;
-        return Ok(terminal.output.json(&Record { prompt: &prompt, candidates })?);
+        let special_tokens = match arguments.prompt.special() {
+            SpecialTokens::Parse => "parse",
+            SpecialTokens::AsText => "text",
+        };
+        let named = candidates.iter().map(|candidate| Named::new(candidate.id, candidate, tokenizer));
+        let record = Record {
+            model: &loaded.name,
+            prompt: &prompt,
+            candidates: named.collect(),
+            settings: Settings { top_k: arguments.top_k, special_tokens },
+            origin: Origin::of(&loaded),
+        };
+        return Ok(terminal.output.json(&record)?);
     }
     show(&candidates, tokenizer, terminal)
-}
-
-/// The text of one token; what is not whole characters becomes U+FFFD.
-pub(crate) fn text(tokenizer: &Tokenizer, id: u32) -> Result<String, Failure> {
-    Ok(tokenizer.decode(&[id], SpecialText::Keep)?)
 }
 
 fn show(candidates: &[Candidate], tokenizer: &Tokenizer, terminal: &mut Terminal) -> Result<(), Failure> {
@@ -81,17 +86,17 @@ fn show(candidates: &[Candidate], tokenizer: &Tokenizer, terminal: &mut Terminal
     let out = &mut terminal.output;
     let dim = out.style(DIM);
     let green = out.style(Style::new().fg_color(Some(AnsiColor::Green.into())));
-    let tokens = candidates
-        .iter()
-        .map(|candidate| Ok(format!("{:?}", text(tokenizer, candidate.id)?)))
-        .collect::<Result<Vec<_>, Failure>>()?;
-    let columns = tokens.iter().map(|token| token.chars().count()).max().unwrap_or(0);
-    let width = WIDTH.min(usize::from(Term::stdout().size().1).saturating_sub(OTHERS + columns));
+    let tokens: Vec<String> = candidates.iter().map(|candidate| quoted(candidate.id, tokenizer)).collect();
+    let token_width = tokens.iter().map(|token| columns(token)).max().unwrap_or(0);
+    let token_width =
+        token_width.min(out.width().map_or(usize::MAX, |width| width.saturating_sub(OTHERS)).max(8));
+    let width = WIDTH.min(out.width().unwrap_or(80).saturating_sub(OTHERS + token_width));
     let most = candidates.first().map_or(0.0, |candidate| f64::from(candidate.probability));
     for (rank, (candidate, token)) in candidates.iter().zip(&tokens).enumerate() {
         let Candidate { id, probability, .. } = *candidate;
         let percent = 100.0 * probability;
-        write!(out, "{dim}{:>4}{dim:#}  {token:columns$}  {percent:>6.2} %  {dim}{id:>6}{dim:#}", rank + 1)?;
+        let token = fit(token, token_width);
+        write!(out, "{dim}{:>4}{dim:#}  {token}  {percent:>6.2} %  {dim}{id:>6}{dim:#}", rank + 1)?;
         if out.is_terminal() {
             // The likeliest fills the width: what counts is how the others compare with it.
             write!(out, "  {green}{}{green:#}", bar(f64::from(probability) / most, width))?;

@@ -175,16 +175,99 @@ fn prompts_of_standard_input_are_continued_as_they_come() {
 }
 
 #[test]
-fn a_summary_tells_how_fast_prompts_were_read_and_texts_written() {
+fn the_closing_line_of_many_prompts_names_their_number_settings_and_first_seed() {
     let room = Room::new();
-    let outcome =
-        room.gpt2(&["--model=tiny", "generate", "--prompt=Hi", "--prompt=Hello", "--max-new-tokens=9"]);
-    let summary = outcome.stderr.lines().last().expect("a summary");
-    let (done, speeds) = summary.split_once(" s · ").expect(summary);
-    assert!(done.starts_with("2 prompts in "), "{summary}");
-    let (read, written) = speeds.split_once(" · ").expect(summary);
-    assert!(read.starts_with("7 tokens read at ") && read.ends_with("/s"), "{summary}");
-    assert!(written.starts_with("18 written at ") && written.ends_with("/s"), "{summary}");
+    let line = ["--model=tiny", "generate", "--prompt=Hi", "--prompt=Hello", "--max-new-tokens=9"];
+    let outcome = room.gpt2(&[&line[..], &["--seed=5", "--ignore-eos"]].concat());
+    let closing = outcome.stderr.lines().last().expect("a closing line");
+    assert!(closing.starts_with("2 prompts · 18 tokens in "), "{closing}");
+    assert!(closing.ends_with("/s · temperature 0.7, top-k 50, top-p 0.95 · first seed 5"), "{closing}");
+    // A seed that nobody gave is said too, and gives the first text again.
+    let outcome = room.gpt2(&line);
+    let (_, seed) = outcome.stderr.trim_end().rsplit_once("first seed ").expect("a seed");
+    let alone = room.gpt2(&["--model=tiny", "generate", "Hi", "--max-new-tokens=9", "--seed", seed]);
+    let first = outcome.stdout.lines().next().expect("a text");
+    assert_eq!(alone.stdout.lines().next(), Some(first));
+    // How fast prompts were read and texts written is for those who want to know.
+    let outcome = room.gpt2(&[&line[..], &["--verbose", "--ignore-eos"]].concat());
+    let speeds = outcome.stderr.lines().rev().nth(1).expect("a line");
+    assert!(
+        speeds.starts_with("Speed: 7 prompt tokens read at ") && speeds.contains("/s, 18 tokens written at "),
+        "{speeds}"
+    );
+}
+
+#[test]
+fn one_prompt_as_a_flag_is_the_same_as_an_argument() {
+    let room = Room::new();
+    let line = ["--model=tiny", "--seed=3", "--max-new-tokens=9"];
+    let flag = room.gpt2(&[&["generate", "--prompt=Hi there"], &line[..]].concat());
+    let argument = room.gpt2(&[&["generate", "Hi there"], &line[..]].concat());
+    assert_eq!(flag.stdout, argument.stdout);
+    let untimed = |text: &str| {
+        let parts = text.split(" · ").filter(|part| !part.contains("/s")).map(str::to_owned);
+        parts.map(|part| part.split(" in ").next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(untimed(&flag.stderr), untimed(&argument.stderr));
+    // In JSON it has its number, as every prompt has.
+    let records = room.json(&[&["generate", "--prompt=Hi there"], &line[..]].concat());
+    assert_eq!(records[0]["index"], 0);
+}
+
+#[test]
+fn several_prompts_each_have_a_heading() {
+    let room = Room::new();
+    let line = ["--model=tiny", "--greedy", "--max-new-tokens=3"];
+    let headings = |arguments: &[&str]| {
+        let stderr = room.gpt2(&[&["generate"], arguments, &line].concat()).stderr;
+        let count = stderr.lines().count() - 1;
+        stderr.lines().take(count).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(headings(&["--prompt=Hi", "--prompt=Ho"]), ["prompt 1", "prompt 2"]);
+    assert_eq!(headings(&["--prompt=Hi"]), [""; 0]);
+    fs::write(room.path().join("prompts.jsonl"), "\"Hi\"\n\n\"Ho\"\n").expect("it can be written");
+    let expected = ["line 1 of `prompts.jsonl`", "line 3 of `prompts.jsonl`"];
+    assert_eq!(headings(&["--batch=prompts.jsonl"]), expected);
+    let expected = ["prompt 1, 1 of 2", "prompt 1, 2 of 2", "prompt 2, 1 of 2", "prompt 2, 2 of 2"];
+    let several = ["--prompt=Hi", "--prompt=Ho", "--num-beams=2", "--num-return-sequences=2"];
+    assert_eq!(headings(&several), expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_batch_that_is_interrupted_says_how_far_it_came_and_how_to_go_on() {
+    let room = Room::new();
+    write_prompts(&room, 40);
+    let line = ["--model=demo", "generate", "--batch=prompts.jsonl", "--batch-size=4", "--max-new-tokens=24"];
+    let run = |more: &[&str]| room.gpt2(&[&line[..], &["--seed=3"], more].concat());
+    assert_eq!(run(&["--output=whole.jsonl"]).code, Some(0));
+    let mut command = room.command(binary());
+    command.args(line).args(["--seed=3", "--output=out.jsonl"]).stderr(Stdio::piped());
+    let child = command.spawn().expect("the binary can be run");
+    let path = room.path().join("out.jsonl");
+    while fs::metadata(&path).map_or(0, |metadata| metadata.len()) == 0 {
+        std::thread::yield_now();
+    }
+    let kill = room.command("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(kill.expect("`kill` can be run").success());
+    let output = child.wait_with_output().expect("it ends");
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    let done =
+        records(&room, "out.jsonl").last().and_then(|record| record["index"].as_u64()).expect("one") + 1;
+    let lines: Vec<&str> = stderr.lines().rev().take(2).collect();
+    assert_eq!(
+        lines[0],
+        format!("note: {done} of 40 prompts are done; the same command with `--resume` goes on")
+    );
+    assert!(lines[1].starts_with(&format!("{done} of 40 prompts · ")), "{stderr}");
+    assert!(lines[1].ends_with(" · interrupted · first seed 3"), "{stderr}");
+    // And so it does.
+    let outcome = run(&["--output=out.jsonl", "--resume"]);
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.stderr.contains(&format!("40 prompts ({done} before) · ")), "{}", outcome.stderr);
+    let read = |name: &str| fs::read_to_string(room.path().join(name)).expect("the output is there");
+    assert_eq!(read("out.jsonl"), read("whole.jsonl"));
 }
 
 #[test]

@@ -64,6 +64,10 @@ fn json_has_one_line_for_each_sequence_with_the_agreed_fields() {
             "seed",
             "usage",
             "timing",
+            "settings",
+            "dtype",
+            "kv_dtype",
+            "version",
         ];
         agreed.sort_unstable();
         assert_eq!(fields, agreed);
@@ -93,6 +97,106 @@ fn a_seed_that_was_chosen_gives_the_same_text_when_it_is_given() {
     assert_eq!(generate(&["--seed", &seed])["tokens"], first["tokens"]);
     let outcome = room.gpt2(&["generate", "Hi", "--model=tiny", "--seed", &seed]);
     assert!(outcome.stderr.contains(&format!("seed {seed}")), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_record_fed_back_gives_the_same_text() {
+    let room = Room::new();
+    // With formats, with what is not a setting, with settings of the model's own, and from a batch.
+    fs::write(room.path().join("lines.jsonl"), r#"{"prompt": "Ho", "top_k": 9, "negative_prompt": "no"}"#)
+        .expect("a file can be written");
+    for line in [
+        &["generate", "Hi", "--model=tiny", "--max-new-tokens=20"][..],
+        &["generate", "Hi", "--model=settings"],
+        &["generate", "Hi", "--model=tiny", "--dtype=int8", "--kv-dtype=f32", "--num-return-sequences=3"],
+        &["generate", "a <|endoftext|>", "--model=demo", "--special-tokens=text", "--stop=e", "--rng=torch"],
+        &[
+            "generate",
+            "Hi there",
+            "--model=tiny",
+            "--guidance-scale=2",
+            "--negative-prompt=no",
+            "--bad-words=o",
+        ],
+        &["generate", "Once upon a ti", "--model=demo", "--token-healing", "--min-p=0.1", "--top-k=0"],
+        &["generate", "Once", "--model=demo", "--regex=( [a-z]{3}){4}", "--repetition-penalty=1.3"],
+        &["generate", "--batch=lines.jsonl", "--model=tiny", "--guidance-scale=1.5", "--bad-words=a"],
+        &["generate", "Hi", "--model=tiny", "--num-beams=3", "--greedy", "--num-return-sequences=2"],
+    ] {
+        let records = room.json(line);
+        let record = &records[0];
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        fs::write(room.path().join("again.json"), record["settings"].to_string()).expect("it can be written");
+        let prompt = text(record.get("given_prompt").unwrap_or(&record["prompt"]));
+        let mut again = vec!["generate".to_owned(), prompt, "--generation-config=again.json".to_owned()];
+        again.extend(
+            ["model", "dtype", "kv_dtype"]
+                .map(|field| format!("--{}={}", field.replace('_', "-"), text(&record[field]))),
+        );
+        for (field, flag) in
+            [("negative_prompt", "--negative-prompt"), ("special_tokens", "--special-tokens")]
+        {
+            again.extend(record.get(field).map(|value| format!("{flag}={}", text(value))));
+        }
+        again.push(format!("--num-return-sequences={}", records.len()));
+        let again = room.json(&again.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(again.len(), records.len(), "{line:?}");
+        for (one, other) in records.iter().zip(&again) {
+            for field in ["prompt", "text", "tokens", "logprobs", "seed", "settings", "version"] {
+                assert_eq!(one[field], other[field], "{field} of {line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_that_are_no_characters_have_their_bytes() {
+    let room = Room::new();
+    let record = room.json(&["score", "日本", "--model=demo"]).remove(0);
+    let bytes: Vec<u8> = record["tokens"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .flat_map(|token| match token.get("bytes") {
+            Some(bytes) => serde_json::from_value(bytes.clone()).expect("bytes"),
+            None => token["token"].as_str().expect("a text").as_bytes().to_vec(),
+        })
+        .collect();
+    assert_eq!(String::from_utf8(bytes).as_deref(), Ok("日本"));
+    assert!(record["tokens"].as_array().expect("a list").iter().any(|token| token.get("bytes").is_some()));
+    // A character that is a token has a text alone.
+    let record = room.json(&["score", "a", "--model=demo"]).remove(0);
+    assert_eq!(record["tokens"][0].get("bytes"), None);
+}
+
+#[test]
+fn every_token_that_json_names_by_number_has_its_text() {
+    fn check(value: &Value, found: &mut usize) {
+        match value {
+            Value::Array(values) => values.iter().for_each(|value| check(value, found)),
+            Value::Object(fields) => {
+                if fields.contains_key("id") {
+                    assert!(fields["token"].is_string(), "{value}");
+                    *found += 1;
+                }
+                fields.values().for_each(|value| check(value, found));
+            }
+            _ => {}
+        }
+    }
+    let room = Room::new();
+    let line = ["generate", "Hi", "--model=tiny", "--max-new-tokens=2"];
+    let more = ["--trace", "--logprobs=2", "--prompt-logprobs=2"];
+    let records = room.json(&[&line[..], &more].concat());
+    let mut found = 0;
+    check(&Value::Array(records), &mut found);
+    // Of each token: itself, two others, what two steps removed, and the two that were drawn.
+    assert!(found > 2 * (1 + 2 + 2 + 2), "{found}");
+    for line in [["next", "Hi", "--model=tiny"], ["score", "Hi", "--model=tiny"]] {
+        let mut found = 0;
+        check(&Value::Array(room.json(&line)), &mut found);
+        assert!(found >= 2, "{line:?}");
+    }
 }
 
 #[test]
@@ -219,6 +323,12 @@ fn guesses_change_the_time_and_nothing_else() {
             let mut records = room.json(&[&line, settings, flags].concat());
             for record in &mut records {
                 record.as_object_mut().expect("an object").remove("timing");
+                let settings = record["settings"].as_object_mut().expect("an object");
+                for guessing in
+                    ["prompt_lookup_num_tokens", "max_matching_ngram_size", "num_assistant_tokens"]
+                {
+                    settings.remove(guessing);
+                }
             }
             records
         };

@@ -75,6 +75,48 @@ fn score_agrees_with_next_and_with_itself() {
 }
 
 #[test]
+fn a_text_has_the_same_score_whichever_way_it_comes() {
+    let room = Room::new();
+    let score = |text: &str| {
+        let mut found = room.json(&["score", text, "--model=tiny"]);
+        std::fs::write(room.path().join("text.txt"), text).expect("a file can be written");
+        found.extend(room.json(&["score", "--file=text.txt", "--model=tiny"]));
+        for more in ["", "-"] {
+            let mut command = room.command("sh");
+            let script = format!("exec \"$0\" score {more} --model=tiny --json --quiet < text.txt");
+            let outcome =
+                crate::support::Outcome::of(command.args(["-c", &script, crate::support::binary()]));
+            found.push(serde_json::from_str(&outcome.stdout).expect("a record"));
+        }
+        assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:?}");
+        found.remove(0)
+    };
+    assert_eq!(score("The cat sat.")["tokens_scored"], 11);
+    // The newline is one more token, and so is every other one.
+    assert_eq!(score("The cat sat.\n")["tokens_scored"], 12);
+    assert_eq!(score("The cat sat.\n\n")["tokens_scored"], 13);
+}
+
+#[test]
+fn records_of_scores_and_candidates_name_what_they_were_made_with() {
+    let room = Room::new();
+    let version = env!("CARGO_PKG_VERSION");
+    let made = json!({ "dtype": "int8", "kv_dtype": "f16", "version": version, "model": "tiny" });
+    let score = room.json(&["score", "Hi!", "--model=tiny", "--dtype=int8", "--stride=7"]).remove(0);
+    let next = room.json(&["next", "Hi", "--model=tiny", "--dtype=int8", "-k", "3"]).remove(0);
+    for (name, value) in made.as_object().expect("an object") {
+        assert_eq!((&score[name], &next[name]), (value, value));
+    }
+    assert_eq!(score["text"], "Hi!");
+    assert_eq!(score["settings"], json!({ "bos": false, "stride": 7, "special_tokens": "parse" }));
+    assert_eq!(next["settings"], json!({ "top_k": 3, "special_tokens": "parse" }));
+    // Bits per byte: two tokens of a byte each.
+    let bits = -score["total_logprob"].as_f64().expect("a number") / std::f64::consts::LN_2 / 2.0;
+    assert!((score["bits_per_byte"].as_f64().expect("a number") - bits).abs() < 1e-12);
+    assert_eq!(room.json(&["score", "H", "--model=tiny"])[0]["bits_per_byte"], json!(null));
+}
+
+#[test]
 fn score_compares_formats_and_agrees_with_the_perplexity_of_each() {
     let room = Room::new();
     let text = "x y z ".repeat(20);

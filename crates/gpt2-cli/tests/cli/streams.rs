@@ -32,20 +32,47 @@ fn a_reader_that_has_seen_enough_ends_the_command_in_peace() {
     assert!(start.starts_with(b"Hi"));
 }
 
-#[test]
-fn an_interrupt_ends_the_command_with_code_130() {
-    let room = Room::new();
-    let mut child =
-        room.command(binary()).args(ENDLESS).stdout(Stdio::piped()).spawn().expect("the binary can be run");
+/// Starts a command, waits for the beginning of its output, interrupts it, and gives what it printed.
+fn interrupted(room: &Room, arguments: &[&str]) -> (String, String) {
+    let mut command = room.command(binary());
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary can be run");
     let mut stdout = child.stdout.take().expect("it is piped");
     // The first text says that the command is at work.
-    stdout.read_exact(&mut [0; 4]).expect("there is output");
+    let mut text = vec![0; 2];
+    stdout.read_exact(&mut text).expect("there is output");
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(killed.expect("`kill` can be run").success());
-    let mut rest = Vec::new();
-    stdout.read_to_end(&mut rest).expect("the pipe ends");
-    assert_eq!(child.wait().expect("the command ends").code(), Some(130));
-    assert!(!rest.contains(&0x1b), "no escape sequences in a pipe");
+    stdout.read_to_end(&mut text).expect("the pipe ends");
+    let output = child.wait_with_output().expect("the command ends");
+    assert_eq!(output.status.code(), Some(130), "{arguments:?}");
+    let text = String::from_utf8(text).expect("UTF-8");
+    assert!(!text.contains('\x1b'), "no escape sequences in a pipe");
+    (text, String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+#[test]
+fn an_interrupt_keeps_the_text_so_far_and_says_its_seed() {
+    let room = Room::new();
+    let line = ["generate", "Hi", "--model=demo", "--ignore-eos", "--max-new-tokens=1000"];
+    let whole = room.gpt2(&[&line[..], &["--seed=4"]].concat());
+    let (text, told) = interrupted(&room, &[&line[..], &["--seed=4"]].concat());
+    assert!(text.len() < whole.stdout.len() && text.ends_with('\n'), "{text}");
+    assert!(whole.stdout.starts_with(text.trim_end_matches('\n')), "{text}");
+    let end = " · temperature 0.7, top-k 50, top-p 0.95 · interrupted · seed 4\n";
+    assert!(told.contains(" in ") && told.ends_with(end), "{told}");
+
+    // Beams, of which nothing may be certain yet.
+    let (text, told) = interrupted(&room, &[&line[..], &["--greedy", "--num-beams=3"]].concat());
+    assert!(text.starts_with("Hi") && text.ends_with('\n'), "{text}");
+    assert!(told.ends_with(" · beam search, num-beams 3 · interrupted\n"), "{told}");
+
+    // In JSON a text that was interrupted has no reason to have ended.
+    let (lines, told) = interrupted(&room, &[&line[..], &["--seed=4", "--json", "--stream"]].concat());
+    let last: serde_json::Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((&last["finish_reason"], &last["seed"]), (&serde_json::Value::Null, &4.into()));
+    assert_eq!(last["usage"]["completion_tokens"], lines.lines().count() - 1);
+    assert_eq!(told, "");
 }
 
 #[test]

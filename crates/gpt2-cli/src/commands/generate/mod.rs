@@ -2,9 +2,11 @@
 
 mod batch;
 mod output;
+mod record;
 mod settings;
 mod speculation;
 mod structure;
+mod summary;
 mod trace;
 
 use std::fs::File;
@@ -13,10 +15,13 @@ use gpt2::generate::{DetailsRequest, GenerateError, GenerationConfig};
 use gpt2::tokenizer::SpecialText;
 
 use self::batch::BatchArguments;
+use self::output::Shown;
+use self::record::Inputs;
 use self::settings::Settings;
 use super::Format;
 use crate::arguments::{Options, count};
 use crate::failure::Failure;
+use crate::interrupt::Interrupts;
 use crate::model::ModelFiles;
 use crate::prompt::{TextArguments, read_text};
 use crate::terminal::Terminal;
@@ -80,18 +85,28 @@ const UNGUIDED: &str = "it takes a `guidance_scale` other than 1";
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let Arguments { settings, files: Files { print_config, .. }, batch, .. } = arguments;
     batch.check()?;
-    if batch.asked() && !print_config {
+    let single = batch.single().filter(|_| !arguments.format.json);
+    if batch.asked() && single.is_none() && !print_config {
         return batch::run(arguments, options, terminal);
     }
-    let prompt = if *print_config { String::new() } else { arguments.prompt.read()? };
+    let prompt = match single {
+        _ if *print_config => String::new(),
+        Some(prompt) => prompt.to_owned(),
+        None => arguments.prompt.read()?,
+    };
     let files = ModelFiles::find(options, terminal)?;
     let structured_outputs = settings.structure()?;
     let given = GenerationConfig { structured_outputs, ..settings.given() };
-    let mut config = settings.config(arguments.files.read()?.or(files.generation_config()?));
+    let file = arguments.files.read()?.or(files.generation_config()?);
+    let seeded = given.seed.or(file.seed).is_some();
+    let mut config = settings.config(file);
     config.structured_outputs = given.structured_outputs.clone().or(config.structured_outputs);
     config.check().map_err(|error| blame(error, &given))?;
     settings.speculation.check(&config)?;
     if *print_config {
+        // A seed that nobody gave is another one every time, and what a model's file has besides is about its making.
+        config.seed = config.seed.filter(|_| seeded);
+        config.other.clear();
         return Ok(terminal.output.text(&(config.to_json() + "\n"), anstyle::Style::new())?);
     }
     arguments.say_what_is_idle(&config, options, terminal)?;
@@ -101,12 +116,17 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let special = arguments.prompt.special();
     settings.add_words(&mut config, &loaded.tokenizer)?;
     let ids = loaded.tokenizer.encode(&prompt, special)?;
+    let beams = config.beams();
     let mut request = loaded.model.generate(&ids).tokenizer(&loaded.tokenizer).config(config);
     if let Some(text) = settings.negative_prompt() {
         request = request.negative_prompt(&loaded.tokenizer.encode(text, special)?);
     }
     if let Some(assistant) = &assistant {
         request = request.assistant(assistant);
+    }
+    if beams > 1 {
+        // A search has texts of its own only when it has ended.
+        request = request.stopping_criterion(|_| Interrupts::requested());
     }
     if arguments.logprobs.is_some() || arguments.trace {
         let alternatives = arguments.logprobs.unwrap_or(0);
@@ -115,18 +135,20 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let texts = request.text().map_err(|error| blame(error, &given))?;
     let generation = texts.generation();
     // A prompt that was healed is another one.
-    let prompt = match generation.config().token_healing {
-        Some(true) => loaded.tokenizer.decode(generation.prompt(), SpecialText::Keep)?,
-        _ => prompt,
+    let healed = match generation.config().token_healing {
+        Some(true) => Some(loaded.tokenizer.decode(generation.prompt(), SpecialText::Keep)?),
+        _ => None,
     };
     let details =
         arguments.prompt_logprobs.map(|alternatives| generation.prompt_details(alternatives)).transpose()?;
-    let details = details.as_deref();
+    let given_prompt = healed.is_some().then_some(prompt.as_str());
+    let inputs = Inputs { given_prompt, ..Inputs::new(arguments) };
+    let prompt = healed.as_ref().unwrap_or(&prompt);
+    let shown = Shown { prompt, details: details.as_deref(), loaded: &loaded, inputs };
     if arguments.format.json {
-        output::json(texts, &loaded, &prompt, details, arguments.stream, terminal)
+        output::json(texts, &shown, arguments.stream, terminal)
     } else {
-        let prompt = if arguments.no_prompt { "" } else { &prompt };
-        output::text(texts, prompt, details, &loaded.tokenizer, terminal)
+        output::text(texts, &shown, arguments, terminal)
     }
 }
 

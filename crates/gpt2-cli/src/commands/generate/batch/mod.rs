@@ -6,12 +6,12 @@ mod lines;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::vec;
 
 use gpt2::cache::PrefixCache;
-use gpt2::generate::{Batch, BatchEvent, BatchStats, Completion, DetailsRequest, Generate, GenerationConfig};
+use gpt2::generate::{Batch, BatchEvent, Completion, DetailsRequest, Generate, GenerationConfig};
 use gpt2::tokenizer::{SpecialText, Tokenizer};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -19,11 +19,12 @@ use serde_json::{Map, Value};
 use self::asked::asked_for;
 use self::journal::{Journal, Record as Written, There};
 use self::lines::Line;
-use super::output::Record;
+use super::record::{Inputs, Record};
 use super::settings::Settings;
-use super::{Arguments, UNGUIDED, blame, sets, structure, trace};
+use super::{Arguments, UNGUIDED, blame, sets, structure, summary, trace};
 use crate::arguments::{Options, at_most};
 use crate::failure::Failure;
+use crate::interrupt::Interrupts;
 use crate::memory;
 use crate::model::{Loaded, ModelFiles};
 use crate::terminal::{DIM, Terminal, Unit, paint_error};
@@ -32,6 +33,8 @@ use crate::terminal::{DIM, Terminal, Unit, paint_error};
 const SLOTS: usize = 32;
 /// Why what is said of guesses changes nothing.
 const UNGUESSED: &str = "among many prompts no tokens are guessed";
+/// How often Ctrl-C is looked for while a prompt is waited for.
+const LOOK: Duration = Duration::from_millis(50);
 /// Full contexts of beginnings that are kept for prompts that begin alike.
 const KEPT_CONTEXTS: u64 = 4;
 
@@ -82,6 +85,14 @@ impl BatchArguments {
                 .hint("without `--output`, `--json` writes the same lines to standard output"));
         }
         Ok(())
+    }
+
+    /// The prompt, where there is but one and nothing else is asked for than for the prompt as an argument.
+    pub(super) fn single(&self) -> Option<&str> {
+        match &*self.prompts {
+            [prompt] if self.batch.is_none() && self.output.is_none() => Some(prompt),
+            _ => None,
+        }
     }
 
     /// Whether prompts are continued as they come. What is written to a file may have to be resumed, for which all of them
@@ -175,8 +186,9 @@ pub(super) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         true => Prompts::Incoming { lines: lines::incoming()?, index: 0, said },
         false => Prompts::Known(todo.into_iter()),
     };
-    let came =
-        Run { arguments, loaded: &loaded, base: &base, slots }.generate(prompts, &mut journal, terminal)?;
+    let headed = batch.batch.is_some() || batch.prompts.len() > 1;
+    let run = Run { arguments, loaded: &loaded, base: &base, slots, headed };
+    let came = run.generate(prompts, &mut journal, terminal)?;
     if let Some(journal) = journal {
         journal.finish()?;
     }
@@ -330,6 +342,8 @@ struct Run<'a> {
     loaded: &'a Loaded,
     base: &'a GenerationConfig,
     slots: usize,
+    /// Whether several prompts are shown, each with its name.
+    headed: bool,
 }
 
 impl Run<'_> {
@@ -342,6 +356,7 @@ impl Run<'_> {
     ) -> Result<Outcome, Failure> {
         let Self { arguments, loaded, slots, .. } = *self;
         let begin = Instant::now();
+        let _listening = Interrupts::listen();
         let mut came = Outcome::of(journal.as_ref().map_or(&There::default(), |journal| &journal.there));
         let there = came.prompts;
         let total = match &todo {
@@ -353,9 +368,11 @@ impl Run<'_> {
         let mut batch = Batch::new(&loaded.model, slots);
         let mut progress = terminal.progress("generating", Unit::Prompts);
         let (mut open, mut held, mut next) = (BTreeMap::new(), BTreeMap::new(), 0);
+        // Texts that appear one after the other show how far it is, and a bar would stand between them.
+        let bar = journal.is_some() || !terminal.output.is_terminal();
         // Whether no text was shown yet.
         let mut first = true;
-        loop {
+        while !Interrupts::requested() {
             // A few more than there are places: the next one must be there when a place is free.
             while batch.unfinished() < 2 * slots {
                 match self.next(&mut todo, open.is_empty(), terminal) {
@@ -388,11 +405,34 @@ impl Run<'_> {
                 next += 1;
             }
             came.prompts = there + next;
-            progress.update(came.prompts as u64, total);
+            if bar {
+                progress.update(came.prompts as u64, total);
+            }
         }
         drop(progress);
-        let seconds = begin.elapsed().as_secs_f64();
-        terminal.remark(&summary(there, next, seconds, batch.stats(), prefixes.stats().reused_tokens));
+        let interrupted = Interrupts::requested();
+        let total = total.and_then(|total| usize::try_from(total).ok());
+        let run = summary::Run {
+            config: self.base,
+            before: there,
+            done: next,
+            total,
+            time: begin.elapsed(),
+            stats: batch.stats(),
+            reused: prefixes.stats().reused_tokens,
+            interrupted,
+        };
+        terminal.report("Speed:", &run.speeds());
+        terminal.remark(&run.line());
+        if interrupted {
+            if let (Some(_), Some(total)) = (&journal, total) {
+                let done = there + next;
+                terminal.note(&format!(
+                    "{done} of {total} prompts are done; the same command with `--resume` goes on"
+                ));
+            }
+            return Err(Failure::Interrupted);
+        }
         Ok(came)
     }
 
@@ -406,7 +446,7 @@ impl Run<'_> {
         match todo {
             Prompts::Known(jobs) => Ok(jobs.next()),
             Prompts::Incoming { lines, index, said } => {
-                let line = if wait { lines.recv().ok() } else { lines.try_recv().ok() };
+                let line = if wait { wait_for(lines) } else { lines.try_recv().ok() };
                 let Some(line) = line else { return Ok(None) };
                 let mut job = Job::new(line?, self.base, *index as u64)?;
                 job.add_words(&self.arguments.settings, &self.loaded.tokenizer)?;
@@ -453,12 +493,19 @@ impl Run<'_> {
             return self.show_text(&line.place, &prompt, result, first, terminal);
         }
         let id = line.id.as_ref();
+        let healed = prompt != line.prompt;
+        let inputs = Inputs::new(arguments);
+        let inputs = Inputs {
+            given_prompt: healed.then_some(&*line.prompt),
+            negative_prompt: line.negative_prompt.as_deref().or(inputs.negative_prompt),
+            ..inputs
+        };
         let mut lines = Vec::new();
         match result {
             Err(error) => add(&mut lines, &Refused { index, id, prompt: &prompt, error })?,
             Ok(completions) => {
                 for (sequence, completion) in completions.iter().enumerate() {
-                    let record = Record::new(&loaded.name, &prompt, prompt_tokens, completion, config);
+                    let record = Record::new(loaded, &prompt, prompt_tokens, completion, config, inputs);
                     let record = record.with_score(scores.get(sequence).copied());
                     add(&mut lines, &Placed { index, id, sequence, record })?;
                 }
@@ -493,45 +540,35 @@ impl Run<'_> {
         for (sequence, completion) in completions.iter().enumerate() {
             if !(first && sequence == 0) {
                 writeln!(terminal.output)?;
+                terminal.output.flush()?;
+            }
+            let which = match completions.len() {
+                1 => String::new(),
+                count => format!(", {} of {count}", sequence + 1),
+            };
+            if self.headed || completions.len() > 1 {
+                terminal.remark(&format!("{place}{which}"));
             }
             if !self.arguments.no_prompt {
-                terminal.output.text(prompt, DIM)?;
+                terminal.output.prose(prompt, DIM)?;
             }
-            terminal.output.text(&completion.text, anstyle::Style::new())?;
-            writeln!(terminal.output)?;
-            terminal.output.flush()?;
-            if !completion.details.is_empty() {
-                let which = match completions.len() {
-                    1 => String::new(),
-                    count => format!(", {} of {count}", sequence + 1),
-                };
-                terminal.remark(&format!("{place}{which}"));
-                trace::tokens(completion, &self.loaded.tokenizer, terminal)?;
-            }
+            terminal.output.prose(&completion.text, anstyle::Style::new())?;
+            terminal.output.end_prose()?;
+            trace::tokens(completion, &self.loaded.tokenizer, terminal);
         }
         Ok(())
     }
 }
 
-/// One line on what was done and how fast: reading the prompts, and writing what follows them.
-fn summary(there: usize, done: usize, seconds: f64, stats: BatchStats, reused: usize) -> String {
-    let there = match there {
-        0 => String::new(),
-        1 => "1 prompt was there, ".to_owned(),
-        there => format!("{there} prompts were there, "),
-    };
-    let speed = |tokens: usize, time: Duration| match time.as_secs_f64() {
-        seconds if tokens > 0 && seconds > 0.0 => format!(" at {:.1}/s", tokens as f64 / seconds),
-        _ => String::new(),
-    };
-    let BatchStats { prompt_tokens, tokens, timing, .. } = stats;
-    let read = speed(prompt_tokens, timing.prefill);
-    let written = speed(tokens, timing.decode);
-    let reused = if reused > 0 { format!(" · {reused} tokens of prompts reused") } else { String::new() };
-    format!(
-        "{there}{done} prompt{} in {seconds:.2} s · {prompt_tokens} tokens read{read} · {tokens} written{written}{reused}",
-        if done == 1 { "" } else { "s" }
-    )
+/// The next line, when it has come; none if there is none left, or Ctrl-C was pressed.
+fn wait_for<T>(lines: &Receiver<T>) -> Option<T> {
+    loop {
+        match lines.recv_timeout(LOOK) {
+            Ok(line) => return Some(line),
+            Err(RecvTimeoutError::Timeout) if !Interrupts::requested() => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// A sequence as JSON, and where it belongs.

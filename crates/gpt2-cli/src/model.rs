@@ -399,9 +399,12 @@ fn not_found(contact: &Contact, error: HubError, name: &str, revision: &str) -> 
     );
     let failure = contact.failure(error, name, revision);
     // `models/mine` may be meant as a directory, and misspelt.
-    match absent && name.contains('/') {
-        true => failure.hint(format!("there is no directory `{name}` either")),
-        false => failure,
+    match absent {
+        true if Path::new(name).is_dir() => {
+            failure.hint(format!("there is a directory `{name}`, but it has no `config.json`"))
+        }
+        true if name.contains('/') => failure.hint(format!("there is no directory `{name}` either")),
+        _ => failure,
     }
 }
 
@@ -419,7 +422,10 @@ fn out_of_reach(error: &HubError) -> bool {
 /// Says in a line that the demo model takes the place of `gpt2`, and why.
 fn instead_of_gpt2(error: &HubError, next_try: Option<u64>) -> String {
     let reason = match (error, next_try) {
-        (HubError::Offline { .. }, _) => "`gpt2` is not downloaded; see `gpt2 download gpt2`".to_owned(),
+        (HubError::Offline { missing, .. }, _) => match missing.first() {
+            None => "`gpt2` is not downloaded; see `gpt2 download gpt2`".to_owned(),
+            Some(first) => format!("`gpt2` lacks `{first}`; see `gpt2 download gpt2`"),
+        },
         (HubError::Unreachable { server, .. }, Some(minutes)) => {
             format!("no answer from {server}, next try in {minutes} min")
         }

@@ -12,7 +12,7 @@ pub(crate) const NO_GGUF: &str =
     "GGUF files are not read: give the model's name on the hub, or its directory in Hugging Face format";
 
 /// Endings of files that other programs keep models in.
-const FILES: [&str; 8] = ["gguf", "safetensors", "bin", "pt", "pth", "ckpt", "h5", "onnx"];
+const FILES: [&str; 9] = ["gguf", "ggml", "safetensors", "bin", "pt", "pth", "ckpt", "h5", "onnx"];
 
 /// Returns the model that a misspelt name is closest to, if one is close.
 pub(crate) fn model<'m>(name: &str, cached: impl Iterator<Item = &'m str>) -> Option<String> {
@@ -72,9 +72,12 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), Failure> {
     let has_ending = |ending: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
     if !path.exists() {
         let failure = Failure::new(format!("`{shown}` does not exist"));
-        return Err(match has_ending("gguf") {
-            true => failure.hint(NO_GGUF),
-            false => failure.hint(MODEL_DIRECTORY),
+        return Err(if has_ending("gguf") {
+            failure.hint(NO_GGUF)
+        } else if path.starts_with("~") {
+            failure.hint("shells expand `~` at the beginning of a word only: give the path in full")
+        } else {
+            failure.hint(MODEL_DIRECTORY)
         });
     }
     if has_ending("gguf") {
@@ -91,13 +94,14 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Says what a directory without a model's configuration is.
+/// Says what a directory without weights that can be read is, if that is known.
 fn other_directory(path: &Path) -> Option<Failure> {
-    if path.join("config.json").is_file() {
+    let has = |name: &str| path.join(name).is_file();
+    if has("model.safetensors") || has("model.safetensors.index.json") || has("pytorch_model.bin") {
         return None;
     }
     let shown = path.display();
-    if path.join("adapter_config.json").is_file() {
+    if has("adapter_config.json") {
         let base = base_model(path).map(|base| format!(" to `{base}`")).unwrap_or_default();
         return Some(
             Failure::new(format!("`{shown}` is a LoRA adapter{base}, not a whole model")).hint(
@@ -116,7 +120,7 @@ fn other_directory(path: &Path) -> Option<Failure> {
     let gguf =
         names.find(|file| file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")))?;
     let name = gguf.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Some(Failure::new(format!("found `{name}` but no `config.json` in `{shown}`")).hint(NO_GGUF))
+    Some(Failure::new(format!("found `{name}` but no `model.safetensors` in `{shown}`")).hint(NO_GGUF))
 }
 
 /// The model that an adapter changes, if it says so in a name that can be shown.

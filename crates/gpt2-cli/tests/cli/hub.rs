@@ -177,6 +177,25 @@ fn a_hub_that_does_not_answer_is_asked_once_an_hour() {
 }
 
 #[test]
+#[cfg(unix)]
+fn waiting_for_the_hub_can_be_interrupted() {
+    let room = Room::new();
+    for command in
+        [&["inspect", "--model=me/mine"][..], &["tokenize", "Hi", "--model=me/mine"], &["download", "gpt2"]]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("a bound socket"));
+        let mut child = online(&room, &address, command).spawn().expect("the binary can be run");
+        // It waits for an answer from here on.
+        let connection = listener.accept().expect("it asks the hub");
+        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(killed.expect("`kill` can be run").success());
+        assert_eq!(child.wait().expect("the command ends").code(), Some(130), "{command:?}");
+        drop(connection);
+    }
+}
+
+#[test]
 fn a_login_page_is_named() {
     let room = Room::new();
     let portal = Server::start(|_| Reply { body: b"<html>Please log in</html>".to_vec(), ..Reply::new(200) });

@@ -98,6 +98,7 @@ impl Contact {
         let absent =
             matches!(error, HubError::ModelNotFound { .. } | HubError::Offline { .. }) || unreachable;
         let invalid = matches!(error, HubError::InvalidId { .. });
+        let nothing_cached = matches!(&error, HubError::Offline { missing, .. } if missing.is_empty());
         let mut failure = Failure::from(error);
         if absent || invalid {
             let cached = self.hub.models().unwrap_or_default();
@@ -109,9 +110,14 @@ impl Contact {
         if id.to_ascii_lowercase().contains("gguf") {
             failure = failure.hint(suggestion::NO_GGUF);
         }
-        if unreachable && let [first, rest @ ..] = &self.hub.missing(id, revision)[..] {
-            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-            failure = failure.hint(format!("the cache has `{id}` without `{first}`{more}"));
+        if unreachable || nothing_cached {
+            let other = Published::find(id).map(|model| model.other_name(id));
+            let missing = |id: &str| (id.to_owned(), self.hub.missing(id, revision));
+            for (id, missing) in std::iter::once(id).chain(other).map(missing) {
+                let [first, rest @ ..] = &missing[..] else { continue };
+                let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+                failure = failure.hint(format!("the cache has `{id}` without `{first}`{more}"));
+            }
         }
         if left_alone {
             failure = failure.hint(format!("`gpt2 download {id}` asks at once"));

@@ -160,7 +160,7 @@ impl Hub {
     /// # Errors
     ///
     /// When the hub cannot be reached, does not have the model or the revision, or does not allow it; when the
-    /// model has no weights in safetensors format, or no tokenizer; when a download breaks off or is not what
+    /// model is no GPT-2, has no weights in safetensors format, or no tokenizer; when a download breaks off or is not what
     /// was announced; when the cache cannot be written. With [`HubOptions::offline`], when the model is not
     /// cached.
     pub fn fetch(
@@ -195,7 +195,14 @@ impl Hub {
             let mut files = vec![config];
             files.extend(tokenizer_files(&session)?);
             files.extend(session.find(SETTINGS)?);
-            for file in files.iter().chain(&weights) {
+            for file in &files {
+                session.land(file, progress)?;
+            }
+            // Before half a gigabyte comes in vain.
+            if let Some(found) = other_kind(&snapshot) {
+                return Err(HubError::OtherKind { id: id.to_owned(), found });
+            }
+            for file in &weights {
                 session.land(file, progress)?;
             }
         }
@@ -253,7 +260,7 @@ impl Hub {
             let mut references = Vec::new();
             collect_references(&folder.join("refs"), "", &mut references)?;
             for path in entries(&folder.join("snapshots"))? {
-                if !is_complete(&path) || !is_gpt2(&path) {
+                if !is_complete(&path) || other_kind(&path).is_some() {
                     continue;
                 }
                 let commit = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -410,11 +417,11 @@ fn read_line(path: &Path) -> io::Result<String> {
     line.map(|line| line.trim().to_owned()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Says whether a snapshot's configuration names no other architecture.
-fn is_gpt2(snapshot: &Path) -> bool {
+/// Returns the kind of model that a snapshot's configuration names, if it is another one.
+fn other_kind(snapshot: &Path) -> Option<String> {
     let config = read(&snapshot.join(CONFIG), MAX_JSON).unwrap_or_default();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
-    config["model_type"].as_str().is_none_or(|kind| kind == "gpt2")
+    config["model_type"].as_str().filter(|kind| *kind != "gpt2").map(str::to_owned)
 }
 
 /// Reads the names of the shards from an index of weights.

@@ -73,6 +73,12 @@ fn a_tokenizer_of_the_hub_comes_without_its_model() {
     let generate = room.gpt2(&["generate", "Hi", "--model=me/tiny"]);
     assert_eq!(generate.code, Some(1));
     assert!(generate.stderr.contains(": `model.safetensors` is missing, and offline"), "{}", generate.stderr);
+
+    let fetch = ["tokenize", "Hi", "--model=openai-community/gpt2-xl"];
+    assert_eq!(Outcome::of(&mut online(&room, &hub.address, &fetch)).code, Some(0));
+    let generate = room.gpt2(&["generate", "Hi", "--model=gpt2-xl"]);
+    let hint = "hint: the cache has `openai-community/gpt2-xl` without `model.safetensors`\n";
+    assert!(generate.stderr.contains(hint), "{}", generate.stderr);
 }
 
 #[test]

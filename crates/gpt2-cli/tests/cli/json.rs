@@ -149,15 +149,30 @@ fn score_compares_formats_and_agrees_with_the_perplexity_of_each() {
 }
 
 #[test]
-fn inspect_adds_up() {
-    let records = Room::new().json(&["inspect", "--model=tiny"]);
-    let components = records[0]["components"].as_array().expect("a list");
-    let parameters: u64 =
-        components.iter().map(|component| component["parameters"].as_u64().expect("a number")).sum();
-    assert_eq!(records[0]["total_parameters"], parameters);
-    assert_eq!(records[0]["model"], "tiny");
-    let architecture = records[0]["architecture"].as_str().expect("a text");
-    assert!(architecture.starts_with("GPT2LMHeadModel(\n"), "{architecture}");
+fn inspect_adds_up_whatever_it_is_grouped_by() {
+    let room = Room::new();
+    for (by, first, count) in [
+        ("component", "transformer.h.0 (Block 0)", 4),
+        ("block", "transformer.wte (Word Embeddings)", 4),
+        ("kind", "wte", 5),
+    ] {
+        let record = room.json(&["inspect", "--model=tiny", "--by", by]).remove(0);
+        let components = record["components"].as_array().expect("a list");
+        assert_eq!((&components[0]["name"], components.len()), (&json!(first), count));
+        let sum = |parts: &serde_json::Value| -> u64 {
+            let parts = parts.as_array().expect("a list").iter();
+            parts.map(|part| part["parameters"].as_u64().expect("a number")).sum()
+        };
+        assert_eq!(record["total_parameters"], sum(&record["components"]));
+        if by == "block" {
+            assert_eq!(components[2]["module"], "transformer.h.0");
+            assert_eq!(components[2]["parameters"], sum(&components[2]["parts"]));
+        }
+        assert_eq!([&record["model"], &record["source"]], ["tiny", "files"]);
+        assert_eq!(record["verified"], true);
+        let architecture = record["architecture"].as_str().expect("a text");
+        assert!(architecture.starts_with("GPT2LMHeadModel(\n"), "{architecture}");
+    }
 }
 
 #[test]

@@ -100,6 +100,14 @@ pub enum HubError {
         /// The file it has.
         found: &'static str,
     },
+    /// The model is of another kind.
+    #[error("`{id}` is a model of the type `{}`, not `gpt2`", found.escape_debug())]
+    OtherKind {
+        /// The model.
+        id: String,
+        /// What its configuration says.
+        found: String,
+    },
     /// The repository holds changes to another model.
     #[error("`{id}` is a LoRA adapter, not a whole model")]
     Adapter {

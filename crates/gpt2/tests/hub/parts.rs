@@ -239,6 +239,17 @@ fn adapters_and_other_formats_are_named_with_what_to_do() {
 }
 
 #[test]
+fn a_model_of_another_kind_is_refused_before_its_weights_come() {
+    let mut all = gpt2_files();
+    all.insert("config.json", br#"{"model_type": "bert"}"#.to_vec());
+    let test = TestHub::new(all);
+    let error = test.fetch(ID).expect_err("another kind");
+    assert_eq!(error.to_string(), format!("`{ID}` is a model of the type `bert`, not `gpt2`"));
+    assert!(test.store.requests().is_empty(), "weights are in the store");
+    assert_eq!(test.client().cached(ID, "main"), None);
+}
+
+#[test]
 fn a_hub_in_trouble_gets_a_hint() {
     for (status, part) in
         [(500, "try again later"), (503, "try again later"), (429, "too many"), (418, "HF_ENDPOINT")]

@@ -28,7 +28,7 @@ pub(crate) struct TextArguments {
     /// Several words are joined by spaces. Of what is read, one newline at the end is left out: the one that `echo` adds.
     #[arg(id = "text", value_name = "TEXT|-")]
     words: Vec<String>,
-    /// Read the text from a file
+    /// Read the text from a file; `-` is standard input
     #[arg(short, long, value_name = "PATH", conflicts_with = "text")]
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -92,6 +92,7 @@ impl TextArguments {
     /// Where the text comes from.
     fn source(&self) -> Result<Source<'_>, Failure> {
         match (self.file.as_deref(), self.words.as_slice()) {
+            (Some(path), _) if path == Path::new("-") => Ok(Source::StandardInput),
             (Some(path), _) => Ok(Source::File(path)),
             (None, [dash]) if dash == "-" => Ok(Source::StandardInput),
             (None, [text]) => Ok(Source::Argument(text.clone())),

@@ -30,7 +30,7 @@ const COLOURS: [(usize, AnsiColor, &str); 4] = [
 ];
 
 const TEXT: &str = "\
-Text; `-`, or nothing at all, reads standard input
+Text; with `-`, or without any, standard input is read
 
 Several words are joined by spaces. The text is scored to its last byte, whichever way it comes.";
 

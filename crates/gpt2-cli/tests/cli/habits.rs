@@ -163,6 +163,10 @@ fn every_command_that_takes_a_text_takes_a_file() {
     assert_eq!(text(&room, &[&["generate", "-f", "prompt.txt"], &GREEDY[..]].concat()), expected);
     assert_eq!(text(&room, &[&["-f", "prompt.txt"], &GREEDY[..]].concat()), expected);
     text(&room, &["score", "-f", "prompt.txt"]);
+    let piped = Outcome::of(
+        room.command("sh").args(["-c", &format!("echo Hi | '{}' next -m tiny --json -f -", binary())]),
+    );
+    assert_eq!(piped.stdout, text(&room, &["next", "Hi", "--json"]), "{}", piped.stderr);
     assert!(refusal(&room, &["generate", "Hi", "--file", "prompt.txt"]).contains("cannot be used with"));
 }
 

@@ -198,8 +198,8 @@ fn blame(error: GenerateError, given: &GenerationConfig) -> Failure {
             Failure::usage(format!("`{}` cannot be used: {message}", structure::flag(kind)))
         }
         GenerateError::Setting { .. } => Failure::new(error).hint(
-            "it comes from the model's `generation_config.json` or the file that was named; the flag of this name goes \
-             before it",
+            "it was set in the model's `generation_config.json`, or else its `config.json`, or in the file that was \
+             named; the flag of the same name overrides it",
         ),
         GenerateError::Contradiction(one, other) if sets(given, one) || sets(given, other) => {
             let name = |setting: &str| match &given.structured_outputs {
@@ -226,6 +226,7 @@ fn flag(setting: &str) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::{Map, Value};
 
     use super::*;
 
@@ -243,8 +244,7 @@ mod tests {
 
     #[test]
     fn arguments_go_before_the_model_and_the_model_before_the_defaults() {
-        let default =
-            GenerationConfig { seed: Some(1), num_return_sequences: Some(1), ..GenerationConfig::notebook() };
+        let default = GenerationConfig { seed: Some(1), ..GenerationConfig::notebook() };
         assert_eq!(config(&[], "{}"), default);
         let model = r#"{"temperature": 0.5, "top_k": 7, "max_length": 9, "eos_token_id": [3]}"#;
         let expected = GenerationConfig {
@@ -266,6 +266,123 @@ mod tests {
         };
         assert_eq!(config(&line, model), expected);
         assert!(config(&["--ignore-eos"], model).eos_token_id.is_some_and(|ids| ids.is_empty()));
+    }
+
+    /// Each setting with a value in the model's file, one in the file that was named, flags, and what these set.
+    const FIELDS: &str = r#"
+        max_length 7 8 --max-length|9 9
+        max_new_tokens 7 8 --max-new-tokens|9 9
+        min_length 7 8 --min-length|9 9
+        min_new_tokens 7 8 --min-new-tokens|9 9
+        max_time 7.5 8.5 --max-time|9.5 9.5
+        stop_strings ["a"] ["b"] --stop|c ["c"]
+        include_stop_str_in_output true true --stop|c|--include-stop-str-in-output true
+        overflow "slide" "error" --overflow|stop "stop"
+        do_sample false false --do-sample true
+        num_beams 2 3 --num-beams|4 4
+        early_stopping true "never" --early-stopping|false false
+        length_penalty 2.5 3.5 --length-penalty|4.5 4.5
+        num_beam_groups 2 3 --num-beam-groups|4 4
+        diversity_penalty 0.5 1.5 --diversity-penalty|2.5 2.5
+        force_words_ids [[1]] [[2]] --force-words-ids|3 [[3]]
+        penalty_alpha 0.25 0.5 --penalty-alpha|0.75 0.75
+        dola_layers "low" [0,2] --dola-layers|high "high"
+        guidance_scale 1.5 2.5 --guidance-scale|3.5 3.5
+        token_healing true true --token-healing true
+        num_return_sequences 3 4 --num-return-sequences|5 5
+        prompt_lookup_num_tokens 3 4 --prompt-lookup-num-tokens|5 5
+        max_matching_ngram_size 3 5 --max-matching-ngram-size|6 6
+        num_assistant_tokens 3 4 --num-assistant-tokens|5 5
+        temperature 0.25 0.5 --temperature|0.75 0.75
+        top_k 3 4 --top-k|5 5
+        top_p 0.25 0.5 --top-p|0.75 0.75
+        min_p 0.25 0.5 --min-p|0.75 0.75
+        top_h 0.25 0.5 --top-h|0.75 0.75
+        typical_p 0.25 0.5 --typical-p|0.75 0.75
+        epsilon_cutoff 0.25 0.5 --epsilon-cutoff|0.75 0.75
+        eta_cutoff 0.25 0.5 --eta-cutoff|0.75 0.75
+        repetition_penalty 1.25 1.5 --repetition-penalty|1.75 1.75
+        encoder_repetition_penalty 1.25 1.5 --encoder-repetition-penalty|1.75 1.75
+        no_repeat_ngram_size 3 4 --no-repeat-ngram-size|5 5
+        encoder_no_repeat_ngram_size 3 4 --encoder-no-repeat-ngram-size|5 5
+        bad_words_ids [[1]] [[2]] --bad-words-ids|3,4 [[3,4]]
+        sequence_bias [[[1],0.5]] [[[2],1.5]] --sequence-bias|3=2.5 [[[3],2.5]]
+        suppress_tokens [1] [2] --suppress-tokens|3,4 [3,4]
+        begin_suppress_tokens [1] [2] --begin-suppress-tokens|3 [3]
+        forced_bos_token_id 1 2 --forced-bos-token-id|3 3
+        forced_eos_token_id 1 [2,3] --forced-eos-token-id|4 4
+        exponential_decay_length_penalty [1,1.5] [2,1.5] --exponential-decay-length-penalty|3,1.5 [3,1.5]
+        remove_invalid_values true true --remove-invalid-values true
+        renormalize_logits true true --renormalize-logits true
+        structured_outputs {"regex":"a"} {"regex":"b"}
+        watermarking_config {"bias":1.5} {"bias":2.5} --watermarking-config|{"bias":3.5} {"bias":3.5}
+        frequency_penalty 0.25 0.5 --frequency-penalty|0.75 0.75
+        presence_penalty 0.25 0.5 --presence-penalty|0.75 0.75
+        dry_multiplier 0.25 0.5 --dry-multiplier|0.75 0.75
+        dry_base 2.5 3.5 --dry-base|4.5 4.5
+        dry_allowed_length 3 4 --dry-allowed-length|5 5
+        dry_penalty_last_n 3 4 --dry-penalty-last-n|5 5
+        dry_sequence_breakers ["a"] ["b"] --dry-sequence-breakers|c ["c"]
+        xtc_probability 0.25 0.5 --xtc-probability|0.75 0.75
+        xtc_threshold 0.25 0.5 --xtc-threshold|0.75 0.75
+        mirostat 1 1 --mirostat|2 2
+        mirostat_tau 2.5 3.5 --mirostat-tau|4.5 4.5
+        mirostat_eta 0.25 0.5 --mirostat-eta|0.75 0.75
+        dynatemp_range 0.25 0.5 --dynatemp-range|0.75 0.75
+        dynatemp_exponent 1.5 2.5 --dynatemp-exponent|3.5 3.5
+        top_n_sigma 1.5 2.5 --top-n-sigma|3.5 3.5
+        samplers ["top_k"] ["top_p"] --samplers|min_p ["min_p"]
+        seed 7 8 --seed|9 9
+        rng "torch" "torch" --rng|keyed "keyed"
+        bos_token_id 1 2
+        eos_token_id 1 [2,3] --eos-token-id|4 4
+        pad_token_id 1 2
+    "#;
+
+    #[test]
+    fn no_default_of_a_flag_hides_what_a_file_sets() {
+        let parse = |value: &str| serde_json::from_str::<Value>(value).unwrap();
+        let fields = FIELDS.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let fields: Vec<_> = fields.filter(|fields| !fields.is_empty()).collect();
+        for fields in &fields {
+            let name = fields[0];
+            // What a file says of the setting, with the fields that a pattern has besides.
+            let read = |value: &str| {
+                let field = Map::from_iter([(name.to_owned(), parse(value))]);
+                GenerationConfig::from_fields(field).unwrap()
+            };
+            let shown = |config: &GenerationConfig| serde_json::to_value(config).unwrap()[name].clone();
+            let resolved = |line: &[&str], files: GenerationConfig| {
+                let line = Line::try_parse_from([&["generate", "hi"], line].concat());
+                shown(&line.unwrap_or_else(|error| panic!("{error}")).arguments.settings.config(files))
+            };
+            let (model, named) = (read(fields[1]), read(fields[2]));
+            assert_eq!(resolved(&[], model.clone()), shown(&model), "{name} in the model's file");
+            let both = named.clone().or(model.clone());
+            assert_eq!(resolved(&[], both.clone()), shown(&named), "{name} in the file that was named");
+            if let [_, _, _, flags, expected] = fields[..] {
+                let flags: Vec<&str> = flags.split('|').collect();
+                assert_eq!(resolved(&flags, both), shown(&read(expected)), "{name} as a flag");
+            }
+        }
+        let known = serde_json::to_value(GenerationConfig::default()).unwrap();
+        let tested: Vec<&str> = fields.iter().map(|fields| fields[0]).collect();
+        for name in known.as_object().unwrap().keys() {
+            assert!(tested.contains(&name.as_str()), "`{name}` is not tested");
+        }
+    }
+
+    #[test]
+    fn a_mode_that_draws_nothing_is_followed_where_a_file_asks_for_it() {
+        for file in [
+            r#"{"penalty_alpha": 0.6, "top_k": 4}"#,
+            r#"{"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}"#,
+            r#"{"num_beams": 4, "force_words_ids": [[1]]}"#,
+        ] {
+            assert!(!config(&[], file).samples(), "{file}");
+            assert!(config(&[], file).check().is_ok(), "{file}");
+            assert!(config(&["--temperature", "0.5"], file).samples(), "{file}");
+        }
     }
 
     #[test]

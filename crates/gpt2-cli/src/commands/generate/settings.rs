@@ -82,10 +82,10 @@ struct Mode {
     /// keyed]
     #[arg(long, value_name = "RNG", value_enum)]
     rng: Option<RngName>,
-    /// Number of continuations to generate
-    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    /// Number of continuations to generate [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
-    num_return_sequences: usize,
+    num_return_sequences: Option<usize>,
     /// Number of beams for beam search; 1 disables it [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
@@ -338,7 +338,7 @@ impl Settings {
                 RngName::Keyed => Rng::Keyed,
                 RngName::Torch => Rng::Torch,
             }),
-            num_return_sequences: Some(mode.num_return_sequences),
+            num_return_sequences: mode.num_return_sequences,
             num_beams: mode.num_beams,
             early_stopping: mode.early_stopping,
             length_penalty: mode.length_penalty,
@@ -438,7 +438,12 @@ impl Settings {
 
     /// Joins what is set, with a file and the model's own settings behind the flags, and the defaults last.
     pub(super) fn config(&self, file: GenerationConfig) -> GenerationConfig {
-        let mut config = self.given().or(file).or(GenerationConfig::notebook());
+        let mut config = self.given().or(file);
+        // A file may ask for a mode that samples nothing, as a flag may.
+        if excludes_sampling(&config) {
+            config.do_sample.get_or_insert(false);
+        }
+        let mut config = config.or(GenerationConfig::notebook());
         if self.mode.seed == Some(Seed::Any) {
             config.seed = None;
         }
@@ -498,6 +503,13 @@ impl Settings {
     pub(super) fn negative_prompt(&self) -> Option<&str> {
         self.mode.negative_prompt.as_deref()
     }
+}
+
+/// Whether settings ask for a mode of decoding that samples nothing.
+fn excludes_sampling(config: &GenerationConfig) -> bool {
+    config.penalty_alpha.is_some_and(|alpha| alpha > 0.0)
+        || config.groups() > 1
+        || config.force_words_ids.is_some()
 }
 
 /// A seed that is another one every time, short enough to be typed again.

@@ -58,6 +58,8 @@ mod demo {
     pub(super) const WEIGHTS: &[u8] = file!("model.safetensors");
 }
 
+/// The file that describes the model.
+const CONFIG: &str = "config.json";
 /// Longest JSON file that is read, but for tokenizers, which have their own limit.
 const LONGEST_CONFIG: u64 = 1 << 24;
 
@@ -235,21 +237,24 @@ impl ModelFiles {
 
     /// Reads `config.json`.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
-        match self.read("config.json", demo::CONFIG)? {
-            Some(json) => Config::from_json(&json).map_err(|error| self.in_file("config.json", error)),
-            None => Err(Failure::new(format!("found no `config.json` in `{}`", self.directory().display()))
-                .hint(MODEL_DIRECTORY)),
+        Config::from_json(&self.config_json()?).map_err(|error| self.in_file(CONFIG, error))
+    }
+
+    /// Reads the settings that the model comes with.
+    pub(crate) fn generation_config(&self) -> Result<GenerationConfig, Failure> {
+        const NAME: &str = "generation_config.json";
+        match self.read(NAME, demo::GENERATION_CONFIG)? {
+            Some(json) => GenerationConfig::of_model(&json).map_err(|error| self.in_file(NAME, error)),
+            None => GenerationConfig::from_model_config(&self.config_json()?)
+                .map_err(|error| self.in_file(CONFIG, error)),
         }
     }
 
-    /// Reads `generation_config.json`, which a model need not have.
-    pub(crate) fn generation_config(&self) -> Result<GenerationConfig, Failure> {
-        const NAME: &str = "generation_config.json";
-        let json = self.read(NAME, demo::GENERATION_CONFIG)?;
-        json.map_or_else(
-            || Ok(GenerationConfig::default()),
-            |json| GenerationConfig::from_json(&json).map_err(|error| self.in_file(NAME, error)),
-        )
+    fn config_json(&self) -> Result<Cow<'static, [u8]>, Failure> {
+        self.read(CONFIG, demo::CONFIG)?.ok_or_else(|| {
+            Failure::new(format!("found no `{CONFIG}` in `{}`", self.directory().display()))
+                .hint(MODEL_DIRECTORY)
+        })
     }
 
     /// Opens the weights, reading their headers.

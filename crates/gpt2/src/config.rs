@@ -8,6 +8,8 @@ pub use gpt2_kernels::Activation;
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
+use crate::json;
+
 /// Describes a GPT-2 model: its sizes and every option that changes its arithmetic.
 ///
 /// [`Config::default`] is the configuration of `gpt2` itself, as it is in transformers.
@@ -328,12 +330,16 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The members of a JSON object, read by name and type. `null` reads as absent.
+/// The members of a JSON object, read by name and type.
 struct Fields(Map<String, Value>);
+
+/// The fields that may be `null`, which is no value. Elsewhere it is refused, as transformers does: earlier versions of
+/// it took `null` for `false`.
+const NULLABLE: [&str; 4] = ["model_type", "n_inner", "bos_token_id", "eos_token_id"];
 
 impl Fields {
     fn parse(json: &[u8]) -> Result<Fields, ConfigError> {
-        serde_json::from_slice(json).map(Fields).map_err(ConfigError::Json)
+        json::read(json).map(Fields).map_err(ConfigError::Json)
     }
 
     /// Reads a field with `read`, which gives nothing for a value that is not `expected`.
@@ -344,7 +350,8 @@ impl Fields {
         read: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, ConfigError> {
         match self.0.get(field) {
-            None | Some(Value::Null) => Ok(None),
+            None => Ok(None),
+            Some(Value::Null) if NULLABLE.contains(&field) => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| wrong_value(field, expected, value)),
         }
     }
@@ -366,7 +373,7 @@ impl Fields {
     }
 
     fn size(&self, field: &'static str) -> Result<Option<usize>, ConfigError> {
-        self.get(field, "a whole number", |value| usize::try_from(value.as_u64()?).ok())
+        self.get(field, "a whole number", |value| usize::try_from(json::whole(value)?).ok())
     }
 
     /// Reads a size that has two names; both may be given if they agree.
@@ -379,21 +386,28 @@ impl Fields {
         }
     }
 
+    /// Reads a token id, or -1 for none.
     fn token(&self, field: &'static str) -> Result<Option<u32>, ConfigError> {
-        self.get(field, "a token id", token)
+        let none = |value: &Value| (*value == NO_TOKEN).then_some(None);
+        let found = self.get(field, "a token id", |value| none(value).or_else(|| token(value).map(Some)))?;
+        Ok(found.flatten())
     }
 
-    /// Reads a token id or a list of them.
+    /// Reads a token id or a list of them, or -1 for none.
     fn tokens(&self, field: &'static str) -> Result<Option<Vec<u32>>, ConfigError> {
         self.get(field, "a token id or a list of them", |value| match value {
             Value::Array(ids) => ids.iter().map(token).collect(),
+            id if *id == NO_TOKEN => Some(Vec::new()),
             id => token(id).map(|id| vec![id]),
         })
     }
 }
 
+/// What some programs write for a token that there is not.
+pub(crate) const NO_TOKEN: i64 = -1;
+
 fn token(value: &Value) -> Option<u32> {
-    u32::try_from(value.as_u64()?).ok()
+    u32::try_from(json::whole(value)?).ok()
 }
 
 fn wrong_value(
@@ -461,8 +475,50 @@ mod tests {
 
     #[test]
     fn end_tokens_are_a_number_a_list_or_none() {
-        for (json, expected) in [("5", vec![5]), ("[5, 6]", vec![5, 6]), ("null", vec![]), ("[]", vec![])] {
+        for (json, expected) in
+            [("5", vec![5]), ("[5, 6]", vec![5, 6]), ("null", vec![]), ("[]", vec![]), ("-1", vec![])]
+        {
             assert_eq!(read(&format!(r#""eos_token_id": {json}"#)).unwrap().eos_token_ids, expected);
+        }
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_fraction() {
+        let config =
+            read(r#""n_embd": 24.0, "n_head": 3.0, "n_inner": 5e1, "eos_token_id": [1.0, 2]"#).unwrap();
+        assert_eq!((config.n_embd, config.n_head, config.n_inner), (24, 3, 50));
+        assert_eq!(config.eos_token_ids, [1, 2]);
+    }
+
+    #[test]
+    fn what_python_and_editors_write_is_read() {
+        let json = "\u{feff}{\"model_type\": \"gpt2\", \"loss\": NaN, \"range\": [-Infinity, Infinity], \"n_layer\": 3}";
+        assert_eq!(Config::from_json(json.as_bytes()).unwrap(), Config { n_layer: 3, ..Config::default() });
+    }
+
+    #[test]
+    fn null_is_no_value_where_there_may_be_none_and_refused_elsewhere() {
+        let config =
+            read(r#""n_inner": null, "bos_token_id": null, "eos_token_id": null, "foo": null"#).unwrap();
+        assert_eq!((config.n_inner, config.bos_token_id, config.eos_token_ids), (3072, None, vec![]));
+        for field in [
+            "vocab_size",
+            "n_positions",
+            "n_embd",
+            "hidden_size",
+            "n_layer",
+            "n_head",
+            "activation_function",
+            "layer_norm_epsilon",
+            "scale_attn_weights",
+            "scale_attn_by_inverse_layer_idx",
+            "reorder_and_upcast_attn",
+            "tie_word_embeddings",
+            "embd_pdrop",
+        ] {
+            let message = read(&format!(r#""{field}": null"#)).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("`{field}` must be ")), "{message}");
+            assert!(message.ends_with(", found `null`"), "{message}");
         }
     }
 
@@ -496,7 +552,9 @@ mod tests {
             (r#""n_head": 0"#, "`n_head` must be a number from 1 to 16777216, found `0`"),
             (r#""n_inner": 0"#, "`n_inner` must be a number from 1 to 16777216, found `0`"),
             (r#""vocab_size": -1"#, "`vocab_size` must be a whole number, found `-1`"),
-            (r#""n_positions": 1e3"#, "`n_positions` must be a whole number, found `1000.0`"),
+            (r#""n_positions": 1e-3"#, "`n_positions` must be a whole number, found `0.001`"),
+            (r#""layer_norm_epsilon": NaN"#, "`layer_norm_epsilon` must be a number, found `\"NaN\"`"),
+            (r#""n_embd": Infinity"#, "`n_embd` must be a whole number, found `\"Infinity\"`"),
             (
                 r#""n_embd": 18446744073709551615"#,
                 "`n_embd` must be a number from 1 to 16777216, found `18446744073709551615`",

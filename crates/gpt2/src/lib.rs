@@ -46,6 +46,7 @@ pub mod divergence;
 pub mod generate;
 pub mod hub;
 pub mod inspect;
+mod json;
 pub mod logits;
 pub mod memory;
 pub mod model;

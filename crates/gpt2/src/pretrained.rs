@@ -21,7 +21,7 @@ pub struct Pretrained {
     pub model: Model,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// Its `generation_config.json`, empty if it has none.
+    /// Its `generation_config.json`; if it has none, the settings in its `config.json`.
     pub generation_config: GenerationConfig,
 }
 
@@ -72,12 +72,15 @@ impl Pretrained {
             path: path.clone(),
             source: io::ErrorKind::NotFound.into(),
         })?;
-        let config = Config::from_json(&json).map_err(|source| PretrainedError::Config { path, source })?;
-        let path = directory.join("generation_config.json");
-        let generation_config = match read(&path)? {
-            Some(json) => GenerationConfig::from_json(&json)
-                .map_err(|source| PretrainedError::Config { path, source })?,
-            None => GenerationConfig::default(),
+        let wrong = |path: &Path| {
+            let path = path.to_owned();
+            |source| PretrainedError::Config { path, source }
+        };
+        let config = Config::from_json(&json).map_err(wrong(&path))?;
+        let settings = directory.join("generation_config.json");
+        let generation_config = match read(&settings)? {
+            Some(json) => GenerationConfig::of_model(&json).map_err(wrong(&settings))?,
+            None => GenerationConfig::from_model_config(&json).map_err(wrong(&path))?,
         };
         let tokenizer = Tokenizer::from_directory(directory)?.padded_to(config.vocab_size);
         let checkpoint = Checkpoint::open(directory)?;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::file::File;
 use super::{CheckpointError, Entry};
+use crate::json;
 
 /// The longest header or index that is parsed: the format's own limit, a thousand times what any GPT-2 needs.
 pub(super) const LIMIT: u64 = 100_000_000;
@@ -78,7 +79,7 @@ pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, 
     if found > LIMIT {
         return Err(CheckpointError::TooLong { path: path.to_owned(), found, limit: LIMIT });
     }
-    let index: Index = serde_json::from_slice(bytes)
+    let index: Index = json::read(bytes)
         .map_err(|source| CheckpointError::Malformed { path: path.to_owned(), source })?;
     match index.weight_map.0.values().find(|shard| !is_file_name(shard)) {
         Some(shard) => Err(CheckpointError::ShardName { path: path.to_owned(), shard: shard.clone() }),

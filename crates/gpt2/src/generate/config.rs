@@ -5,7 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{GenerateError, StructuredOutputs};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, NO_TOKEN};
+use crate::json;
 
 /// How to generate: the names, meanings and defaults of transformers' `GenerationConfig`.
 ///
@@ -171,10 +172,13 @@ pub struct GenerationConfig {
     pub rng: Option<Rng>,
 
     // Tokens with a meaning.
-    /// The token that an empty prompt stands for. Default: the model's.
-    pub bos_token_id: Option<u32>,
-    /// The tokens that end a text. Default: the model's.
-    #[serde(deserialize_with = "one_or_many", serialize_with = "one_or_list")]
+    /// The token that an empty prompt stands for; `Some(None)`, `null` in a file, means that there is none. Default: the
+    /// one in `config.json`.
+    #[serde(deserialize_with = "token_or_none")]
+    pub bos_token_id: Option<Option<u32>>,
+    /// The tokens that end a text; an empty list, `null` in a file, means that none does. Default: those in
+    /// `config.json`.
+    #[serde(deserialize_with = "tokens_or_none", serialize_with = "one_or_list")]
     pub eos_token_id: Option<Vec<u32>>,
     /// The token that stands behind the end of shorter texts of a batch; here it is only what a group of beams that has
     /// ended counts as choosing. Default: the first end token.
@@ -353,29 +357,44 @@ impl GenerationConfig {
         }
     }
 
-    /// Reads the bytes of a `generation_config.json`. What it sets to `null` is `None`; unknown fields are kept.
+    /// Reads the bytes of a `generation_config.json`; unknown fields are kept.
+    ///
+    /// A field that is `null` is `None`, as if the file did not have it, but for `bos_token_id` and `eos_token_id`: there
+    /// `null` means that there is no such token. Whole numbers may be written with a fraction, as `50.0`.
     ///
     /// # Errors
     /// If the bytes are not a JSON object or a value has the wrong type. The message names the field.
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
-        Self::from_fields(serde_json::from_slice(json).map_err(ConfigError::Json)?)
+        Self::from_fields(json::read(json).map_err(ConfigError::Json)?)
     }
 
     /// Reads the fields of such a file.
     ///
     /// # Errors
     /// If a setting cannot be what it is; the message names it.
-    pub fn from_fields(fields: Map<String, Value>) -> Result<Self, ConfigError> {
-        serde_json::from_value(Value::Object(fields.clone())).map_err(|error| {
-            let one = |(name, value): (&String, &Value)| {
-                Value::Object(Map::from_iter([(name.clone(), value.clone())]))
-            };
-            let culprit = fields.iter().find_map(|field| {
-                let error = serde_json::from_value::<Self>(one(field)).err()?;
-                Some(ConfigError::Field { field: field.0.clone(), found: field.1.to_string(), source: error })
+    pub fn from_fields(mut fields: Map<String, Value>) -> Result<Self, ConfigError> {
+        // A number means something else where a schema has it.
+        let structure = fields.remove_entry("structured_outputs");
+        let mut plain = json::with_whole_numbers(fields.clone());
+        fields.extend(structure.clone());
+        plain.extend(structure);
+        for name in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+            if plain.get(name).is_some_and(|id| *id == NO_TOKEN) {
+                plain[name] = Value::Null;
+            }
+        }
+        let mut config = serde_json::from_value::<Self>(Value::Object(plain.clone())).map_err(|error| {
+            let culprit = fields.iter().find_map(|(name, found)| {
+                let field = Map::from_iter([(name.clone(), plain[name].clone())]);
+                let source = serde_json::from_value::<Self>(Value::Object(field)).err()?;
+                Some(ConfigError::Field { field: name.clone(), found: found.to_string(), source })
             });
             culprit.unwrap_or(ConfigError::Json(error))
-        })
+        })?;
+        for (name, value) in &mut config.other {
+            value.clone_from(&fields[name]);
+        }
+        Ok(config)
     }
 
     /// Writes what a `generation_config.json` holds: the fields that are set, and those that were kept.
@@ -387,6 +406,12 @@ impl GenerationConfig {
             _ => unreachable!("a struct of plain fields is a JSON object"),
         };
         fields.retain(|_, value| !value.is_null());
+        if self.bos_token_id == Some(None) {
+            fields.insert("bos_token_id".to_owned(), Value::Null);
+        }
+        if self.eos_token_id.as_ref().is_some_and(Vec::is_empty) {
+            fields.insert("eos_token_id".to_owned(), Value::Null);
+        }
         fields.extend(self.other.clone());
         fields.sort_keys();
         format!("{:#}", Value::Object(fields))
@@ -521,6 +546,16 @@ impl GenerationConfig {
             None => Ok(prompt.saturating_add(self.max_new_tokens.unwrap_or(Self::DEFAULT_NEW_TOKENS))),
         }
     }
+}
+
+/// Reads a token, and `null` as none.
+fn token_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u32>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Reads a token or a list, and `null` as none of them.
+fn tokens_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u32>>, D::Error> {
+    one_or_many(deserializer).map(|tokens| Some(tokens.unwrap_or_default()))
 }
 
 /// Reads a value alone or a list.

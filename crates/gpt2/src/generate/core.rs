@@ -104,7 +104,7 @@ impl<'m> Core<'m> {
         let Generate { model, tokenizer, mut prompt, negative_prompt, config, .. } = request;
         let Generate { processors, allowed, criteria, details, prefixes, .. } = request;
         if prompt.is_empty() {
-            prompt.extend(config.bos_token_id.or(model.config().bos_token_id));
+            prompt.extend(config.bos_token_id.unwrap_or(model.config().bos_token_id));
         }
         if prompt.is_empty() {
             return Err(GenerateError::EmptyPrompt);

@@ -37,7 +37,7 @@ pub(super) fn context(
     }
     let mut tokens = negative.unwrap_or_else(|| prompt[prompt.len() - 1..].to_vec());
     if tokens.is_empty() {
-        tokens.extend(config.bos_token_id.or(model.config().bos_token_id));
+        tokens.extend(config.bos_token_id.unwrap_or(model.config().bos_token_id));
     }
     if tokens.is_empty() {
         return Err(GenerateError::EmptyPrompt);

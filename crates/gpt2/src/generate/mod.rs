@@ -22,6 +22,7 @@ mod error;
 mod groups;
 mod guidance;
 mod heal;
+mod model_settings;
 mod pace;
 mod plain;
 mod repetition;

@@ -265,6 +265,12 @@ impl ModelFiles {
         })
     }
 
+    /// Notes what is unusual about the weights, if they can be read.
+    pub(crate) fn say_remarks(&self, terminal: &Terminal) {
+        let remarks = self.checkpoint().map(|checkpoint| checkpoint.remarks());
+        remarks.into_iter().flatten().for_each(|remark| terminal.note(&remark.to_string()));
+    }
+
     /// Reads the tokenizer.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, Failure> {
         Ok(match &self.place {
@@ -310,6 +316,7 @@ impl ModelFiles {
     /// Loads the model and its tokenizer.
     pub(crate) fn load(&self, options: &Options, terminal: &Terminal) -> Result<Loaded, Failure> {
         let begin = Instant::now();
+        self.say_remarks(terminal);
         let (model, tokenizer) = std::thread::scope(|scope| {
             let tokenizer = std::thread::Builder::new().spawn_scoped(scope, || self.tokenizer());
             let model = self.load_model(options, terminal);

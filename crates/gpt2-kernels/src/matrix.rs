@@ -284,6 +284,7 @@ mod tests {
             Dtype::F32 => value.to_le_bytes().to_vec(),
             Dtype::F16 => f16::from_f32(value).to_le_bytes().to_vec(),
             Dtype::Bf16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+            Dtype::F64 => f64::from(value).to_le_bytes().to_vec(),
         }
     }
 
@@ -309,7 +310,7 @@ mod tests {
     fn packing_keeps_every_weight_in_both_orders_and_all_formats() {
         let cpu = Cpu::new(Kernels::detect(), 2);
         for (inputs, outputs) in [(0, 5), (5, 0), (1, 1), (3, 63), (16, 64), (33, 65), (40, 130)] {
-            for (dtype, format) in [Dtype::F32, Dtype::F16, Dtype::Bf16]
+            for (dtype, format) in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64]
                 .iter()
                 .flat_map(|dtype| WeightFormat::ALL.map(|format| (*dtype, format)))
             {

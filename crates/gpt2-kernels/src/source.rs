@@ -13,6 +13,8 @@ pub enum Dtype {
     F16,
     /// The upper half of an `f32`.
     Bf16,
+    /// IEEE double precision.
+    F64,
 }
 
 impl Dtype {
@@ -22,20 +24,22 @@ impl Dtype {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::F64 => 8,
         }
     }
 
-    /// The name in safetensors: `F32`, `F16` or `BF16`.
+    /// The name in safetensors: `F32`, `F16`, `BF16` or `F64`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
+            Self::F64 => "F64",
         }
     }
 
-    /// Reads a row of little-endian values; exact.
+    /// Reads a row of little-endian values: exactly, but for `F64`, which is rounded to the nearest.
     ///
     /// # Panics
     /// Panics if `bytes` does not hold exactly `out.len()` values.
@@ -56,6 +60,11 @@ impl Dtype {
             Self::Bf16 => {
                 for (out, value) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
                     *out = bf16::from_le_bytes(*value).to_f32();
+                }
+            }
+            Self::F64 => {
+                for (out, value) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                    *out = f64::from_le_bytes(*value) as f32;
                 }
             }
         }

@@ -91,6 +91,7 @@ fn bytes(dtype: Dtype, count: usize, mut value: impl FnMut() -> f32) -> Vec<u8> 
             Dtype::F32 => bytes.extend(value().to_le_bytes()),
             Dtype::F16 => bytes.extend(f16::from_f32(value()).to_le_bytes()),
             Dtype::Bf16 => bytes.extend(bf16::from_f32(value()).to_le_bytes()),
+            Dtype::F64 => bytes.extend(f64::from(value()).to_le_bytes()),
         }
     }
     bytes
@@ -140,7 +141,7 @@ fn product() -> impl Strategy<Value = Product> {
         (rows, inputs, outputs)
     });
     let format = prop::sample::select(WeightFormat::ALL.to_vec());
-    let source = (prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::Bf16]), any::<bool>());
+    let source = (prop::sample::select(vec![Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64]), any::<bool>());
     let activation = prop::option::of(prop::sample::select(Activation::ALL.to_vec()));
     let how = (format, source, any::<bool>(), activation);
     let room = (Inside::any(), (0usize..3, 0usize..40, 0usize..2), 1usize..4);

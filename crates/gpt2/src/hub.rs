@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 
 use self::download::{RemoteFile, Session};
 use crate::checkpoint::Checkpoint;
+use crate::json;
 use crate::tokenizer::COMPANION_FILES;
 
 pub use self::error::HubError;
@@ -420,7 +421,7 @@ fn read_line(path: &Path) -> io::Result<String> {
 /// Returns the kind of model that a snapshot's configuration names, if it is another one.
 fn other_kind(snapshot: &Path) -> Option<String> {
     let config = read(&snapshot.join(CONFIG), MAX_JSON).unwrap_or_default();
-    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    let config: serde_json::Value = json::read(&config).unwrap_or_default();
     config["model_type"].as_str().filter(|kind| *kind != "gpt2").map(str::to_owned)
 }
 
@@ -431,10 +432,10 @@ fn shards(index: &Path) -> Result<BTreeSet<String>, HubError> {
 }
 
 /// Reads the names of the shards from the bytes of an index.
-fn shards_in(index: &Path, json: &[u8]) -> Result<BTreeSet<String>, HubError> {
-    let invalid = |reason: String| HubError::Index { path: index.to_owned(), reason };
-    let json: serde_json::Value = serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
-    let map = json["weight_map"].as_object().filter(|map| !map.is_empty());
+fn shards_in(path: &Path, bytes: &[u8]) -> Result<BTreeSet<String>, HubError> {
+    let invalid = |reason: String| HubError::Index { path: path.to_owned(), reason };
+    let index: serde_json::Value = json::read(bytes).map_err(|error| invalid(error.to_string()))?;
+    let map = index["weight_map"].as_object().filter(|map| !map.is_empty());
     let map = map.ok_or_else(|| invalid("it has no `weight_map`".to_owned()))?;
     map.values()
         .map(|shard| match shard.as_str() {

@@ -55,11 +55,13 @@ fn version(text: &str) -> Result<(u32, u32), String> {
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let (config, found) = match ModelFiles::find_shapes(options, terminal)? {
         Shapes::Files(files) => {
+            files.say_remarks(terminal);
             let config = files.config()?;
             let found = inspect::inspect(&files.name, &config, &files.checkpoint()?)?;
             (config, found)
         }
         Shapes::Remote(name, remote) => {
+            remote.headers.remarks().iter().for_each(|remark| terminal.note(&remark.to_string()));
             let config = Config::from_json(&remote.config)
                 .map_err(|error| Failure::caused(format!("cannot use `config.json` of `{name}`"), error))?;
             let found = inspect_headers(&name, &config, &remote.headers)?;

@@ -11,6 +11,7 @@ mod hub;
 mod json;
 #[cfg(target_os = "linux")]
 mod memory;
+mod odd_models;
 #[expect(dead_code, reason = "the tests of the library use more of it")]
 #[path = "../../../gpt2/tests/hub/server.rs"]
 mod server;

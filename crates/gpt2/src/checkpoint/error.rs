@@ -104,6 +104,16 @@ pub enum CheckpointError {
         /// The tensor.
         name: String,
     },
+    /// Two names are those of one tensor, less what wrappers of PyTorch put there.
+    #[error("`{one}` and `{other}` in `{}` are names of the same tensor", path.display())]
+    SameTensor {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The one name.
+        one: String,
+        /// The other name.
+        other: String,
+    },
     /// Some tensors have the prefix `transformer.` and some have not.
     #[error("expected all tensors of `{}` or none to begin with `transformer.`, found `{prefixed}` and `{bare}`",
         path.display())]
@@ -138,7 +148,7 @@ pub enum CheckpointError {
         found: Vec<usize>,
     },
     /// A tensor has values of a type that is not supported.
-    #[error("tensor `{name}` in `{}`: expected F32, F16 or BF16, found {found}", path.display())]
+    #[error("tensor `{name}` in `{}`: expected F32, F16, BF16 or F64, found {found}", path.display())]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -146,6 +156,19 @@ pub enum CheckpointError {
         name: String,
         /// The type in the file.
         found: String,
+    },
+    /// A tensor is the head of a model for something else.
+    #[error(
+        "tensor `{name}` in `{}` is the head of a `{class}`; expected a language model, such as a `GPT2LMHeadModel`",
+        path.display()
+    )]
+    OtherHead {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The class of models that have it.
+        class: &'static str,
     },
     /// A tensor has no place in the model.
     #[error("tensor `{name}` in `{}` has no place in a GPT-2 language model of this configuration", path.display())]

@@ -79,8 +79,8 @@ pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, 
     if found > LIMIT {
         return Err(CheckpointError::TooLong { path: path.to_owned(), found, limit: LIMIT });
     }
-    let index: Index = json::read(bytes)
-        .map_err(|source| CheckpointError::Malformed { path: path.to_owned(), source })?;
+    let index: Index =
+        json::read(bytes).map_err(|source| CheckpointError::Malformed { path: path.to_owned(), source })?;
     match index.weight_map.0.values().find(|shard| !is_file_name(shard)) {
         Some(shard) => Err(CheckpointError::ShardName { path: path.to_owned(), shard: shard.clone() }),
         None => Ok(index.weight_map.0),

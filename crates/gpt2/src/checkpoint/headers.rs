@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::file::File;
-use super::{Checkpoint, CheckpointError, header};
+use super::{Checkpoint, CheckpointError, Remark, header};
 
 /// Holds the headers of a checkpoint's files.
 ///
@@ -67,6 +67,11 @@ impl Headers {
     /// Returns the size of all files together.
     pub fn file_bytes(&self) -> u64 {
         self.0.file_bytes()
+    }
+
+    /// Says what is unusual about the checkpoint, as [`Checkpoint::remarks`].
+    pub fn remarks(&self) -> Vec<Remark> {
+        self.0.remarks()
     }
 
     /// The checkpoint, whose tensors have no bytes.

@@ -1,8 +1,42 @@
 //! The names and shapes of the tensors of a GPT-2.
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 
-use super::{HEAD, WTE};
+use super::{HEAD, PREFIX, WTE};
+
+const WPE: &str = "wpe.weight";
+
+/// What wrappers of PyTorch put between the parts of a name: `torch.compile`, data parallelism, sharding and activation
+/// checkpoints.
+const WRAPPERS: [&str; 4] = ["_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+
+/// A head other than that of the language model.
+pub(super) struct Head {
+    /// How the names of its tensors begin.
+    pub(super) prefix: &'static str,
+    /// The class that has it.
+    pub(super) class: &'static str,
+    /// Whether the same class has the head of the language model too.
+    pub(super) beside_language_model: bool,
+}
+
+/// The heads that GPT-2 models are saved with. `v_head` is the value head of reinforcement learning with `trl`.
+pub(super) const HEADS: [Head; 5] = [
+    Head { prefix: "multiple_choice_head.", class: "GPT2DoubleHeadsModel", beside_language_model: true },
+    Head { prefix: "v_head.", class: "AutoModelForCausalLMWithValueHead", beside_language_model: true },
+    Head { prefix: "score.", class: "GPT2ForSequenceClassification", beside_language_model: false },
+    Head { prefix: "classifier.", class: "GPT2ForTokenClassification", beside_language_model: false },
+    Head { prefix: "qa_outputs.", class: "GPT2ForQuestionAnswering", beside_language_model: false },
+];
+
+impl Head {
+    /// Says whether a [plain](plain) name is that of a tensor of this head.
+    pub(super) fn has(&self, name: &str) -> bool {
+        name.starts_with(self.prefix)
+    }
+}
 
 /// Lists the tensors that a model of this configuration consists of, without the prefix `transformer.`.
 ///
@@ -31,7 +65,7 @@ pub fn expected_tensors(config: &Config) -> impl Iterator<Item = (String, Vec<us
         ("mlp.c_proj.weight", vec![inner, channels]),
         ("mlp.c_proj.bias", vec![channels]),
     ];
-    let first = [(WTE, vec![vocab, channels]), ("wpe.weight", vec![config.n_positions, channels])];
+    let first = [(WTE, vec![vocab, channels]), (WPE, vec![config.n_positions, channels])];
     let last = [("ln_f.weight", vec![channels]), ("ln_f.bias", vec![channels])];
     let head = (!config.tie_word_embeddings).then(|| (HEAD, vec![vocab, channels]));
     let owned = |(name, shape): (&str, Vec<usize>)| (name.to_owned(), shape);
@@ -54,6 +88,45 @@ pub(super) fn mask_layer(name: &str) -> Option<usize> {
     matches!(rest, "attn.bias" | "attn.masked_bias").then_some(number)
 }
 
+/// Returns what stands before the names of all tensors, `transformer.` and [`WRAPPERS`] not counted: the name of the
+/// model in a larger module, such as `model.`.
+pub(super) fn outer<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let unwrapped = || names.clone().map(unwrapped);
+    let ends =
+        |name: &String| name.strip_suffix(WPE).is_some_and(|start| start.is_empty() || start.ends_with('.'));
+    let Some(wpe) = unwrapped().find(ends) else { return String::new() };
+    let start = &wpe[..wpe.len() - WPE.len()];
+    let outer = start.strip_suffix(PREFIX).unwrap_or(start);
+    let of_another_head = |name: &str| HEADS.iter().any(|head| head.has(name));
+    let all = unwrapped().all(|name| name.starts_with(outer) || of_another_head(&name));
+    if all { outer.to_owned() } else { String::new() }
+}
+
+/// Returns a tensor's name in a file without [`WRAPPERS`] and `outer`, which is from [`outer`].
+pub(super) fn plain(name: &str, outer: &str) -> String {
+    let unwrapped = unwrapped(name);
+    unwrapped.strip_prefix(outer).map(str::to_owned).unwrap_or(unwrapped)
+}
+
+/// Lists what [`plain`] leaves out of any of these names.
+pub(super) fn ignored<'a>(names: impl Iterator<Item = &'a str>, outer: &str) -> Vec<String> {
+    let parts = names.flat_map(|name| name.split('.').filter(|part| WRAPPERS.contains(part)));
+    let wrappers: BTreeSet<&str> = parts.collect();
+    let wrappers = wrappers.into_iter().map(|part| format!("{part}."));
+    wrappers.chain((!outer.is_empty()).then(|| outer.to_owned())).collect()
+}
+
+fn unwrapped(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+    parts.join(".")
+}
+
+/// Says whether a model can do without a tensor of this [plain](plain) name, whatever its configuration.
+pub(super) fn is_spare(name: &str) -> bool {
+    let bare = name.strip_prefix(PREFIX).unwrap_or(name);
+    name == HEAD || mask_layer(bare).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +147,33 @@ mod tests {
         ] {
             assert_eq!(mask_layer(name), layer, "{name}");
         }
+    }
+
+    #[test]
+    fn names_are_found_behind_whatever_wraps_the_model() {
+        for (names, expected) in [
+            (&["wpe.weight", "ln_f.bias"][..], ""),
+            (&["transformer.wpe.weight", "lm_head.weight"], ""),
+            (&["model.transformer.wpe.weight", "model.lm_head.weight"], "model."),
+            (&["module.model.wpe.weight", "module.model.ln_f.bias"], "model."),
+            (&["a.b.transformer._orig_mod.wpe.weight", "a.b.lm_head.weight", "v_head.summary.bias"], "a.b."),
+            (&["decoder.transformer.wpe.weight", "encoder.wpe"], ""),
+            (&["transformer.wpe.weights", "xwpe.weight"], ""),
+            (&[], ""),
+        ] {
+            assert_eq!(outer(names.iter().copied()), expected, "{names:?}");
+        }
+        for (name, outer, expected) in [
+            ("_orig_mod.module.transformer.h.0.ln_1.bias", "", "transformer.h.0.ln_1.bias"),
+            ("transformer.h.0._checkpoint_wrapped_module.ln_1.bias", "", "transformer.h.0.ln_1.bias"),
+            ("module.model.lm_head.weight", "model.", "lm_head.weight"),
+            ("v_head.summary.bias", "model.", "v_head.summary.bias"),
+        ] {
+            assert_eq!(plain(name, outer), expected);
+        }
+        let names = ["module._orig_mod.a", "_orig_mod.b"];
+        assert_eq!(ignored(names.into_iter(), "x."), ["_orig_mod.", "module.", "x."]);
+        assert!(ignored(["transformer.wpe.weight"].into_iter(), "").is_empty());
     }
 
     #[test]

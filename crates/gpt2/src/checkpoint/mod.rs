@@ -17,6 +17,7 @@ mod header;
 mod headers;
 mod identity;
 mod layout;
+mod remark;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -32,6 +33,7 @@ use file::File;
 pub use error::CheckpointError;
 pub use headers::{Beginning, Headers};
 pub use layout::expected_tensors;
+pub use remark::Remark;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -42,7 +44,7 @@ const PREFIX: &str = "transformer.";
 /// Holds a checkpoint's files, mapped into memory, and where each tensor lies in them.
 ///
 /// Tensors are asked for by the names of [`expected_tensors`]; whether the files put `transformer.` before them
-/// is found out when the checkpoint is opened.
+/// is found out when the checkpoint is opened. So is what PyTorch's wrappers put there, such as `_orig_mod.`.
 ///
 /// ```no_run
 /// use gpt2::checkpoint::Checkpoint;
@@ -64,6 +66,10 @@ pub struct Checkpoint {
     files: Vec<File>,
     /// By the name in the files, prefix and all.
     entries: BTreeMap<String, Entry>,
+    /// The names in the files by those that the tensors have without wrappers, but with `transformer.`.
+    names: BTreeMap<String, String>,
+    /// What stands before all names in the files.
+    outer: String,
     prefixed: bool,
 }
 
@@ -110,7 +116,9 @@ impl Checkpoint {
         for (name, shard) in weight_map {
             let found = self.entries.get(name).map(|entry| self.files[entry.file].path());
             let path = index.with_file_name(shard);
-            if found != Some(&path) {
+            // Some versions of transformers list a tied head, or masks, and then do not write them.
+            let not_needed = || found.is_none() && layout::is_spare(&self.plain(name));
+            if found != Some(&path) && !not_needed() {
                 return Err(CheckpointError::NotInShard { path, name: name.clone() });
             }
         }
@@ -136,24 +144,31 @@ impl Checkpoint {
                 entries.insert(name, entry);
             }
         }
-        let prefixed = entries.keys().find(|name| name.starts_with(PREFIX));
-        let bare = entries.keys().find(|name| layout::is_trunk(name));
-        if let (Some(prefixed), Some(bare)) = (prefixed, bare) {
+        let outer = layout::outer(entries.keys().map(String::as_str));
+        let mut names = BTreeMap::new();
+        for name in entries.keys() {
+            if let Some(other) = names.insert(layout::plain(name, &outer), name.clone()) {
+                return Err(CheckpointError::SameTensor { path, one: other, other: name.clone() });
+            }
+        }
+        let prefixed = names.iter().find(|(plain, _)| plain.starts_with(PREFIX));
+        let bare = names.iter().find(|(plain, _)| layout::is_trunk(plain));
+        if let (Some((_, prefixed)), Some((_, bare))) = (prefixed, bare) {
             let (prefixed, bare) = (prefixed.clone(), bare.clone());
             return Err(CheckpointError::MixedPrefix { path, prefixed, bare });
         }
         let prefixed = prefixed.is_some();
-        Ok(Checkpoint { path, files, entries, prefixed })
+        Ok(Checkpoint { path, files, entries, names, outer, prefixed })
     }
 
     /// Lends a tensor after checking its shape.
     ///
     /// # Errors
-    /// If there is none of that name, its shape is another, or its values are not F32, F16 or BF16.
+    /// If there is none of that name, its shape is another, or its values are not F32, F16, BF16 or F64.
     pub fn tensor(&self, name: &str, expected: &[usize]) -> Result<TensorView<'_>, CheckpointError> {
         let name = self.name_in_file(name);
-        let Some((name, entry)) = self.entries.get_key_value(name.as_ref()) else {
-            let (path, name) = (self.path.clone(), name.into_owned());
+        let Some((name, entry)) = self.entries.get_key_value(&name) else {
+            let path = self.path.clone();
             return Err(CheckpointError::Missing { path, name, expected: expected.to_vec() });
         };
         let file = &self.files[entry.file];
@@ -166,6 +181,7 @@ impl Checkpoint {
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::F16 => Dtype::F16,
             safetensors::Dtype::BF16 => Dtype::Bf16,
+            safetensors::Dtype::F64 => Dtype::F64,
             found => {
                 return Err(CheckpointError::Dtype {
                     path: path(),
@@ -201,8 +217,9 @@ impl Checkpoint {
     /// Checks, without reading weights, that the checkpoint holds a model of this configuration and nothing else.
     ///
     /// Besides the [`expected_tensors`] there may be what is known to be harmless: the causal masks
-    /// `h.N.attn.bias` and `h.N.attn.masked_bias` that old versions of transformers saved, and the
-    /// `lm_head.weight` of a tied model, which [`Checkpoint::embeddings`] compares with `wte`.
+    /// `h.N.attn.bias` and `h.N.attn.masked_bias` that old versions of transformers saved, the
+    /// `lm_head.weight` of a tied model, which [`Checkpoint::embeddings`] compares with `wte`, and the other head of a
+    /// `GPT2DoubleHeadsModel`, which is left out, as [`Checkpoint::remarks`] says.
     ///
     /// # Errors
     /// If a tensor is missing, has another shape or an unsupported type, or is one too many, such as the head of a
@@ -213,17 +230,24 @@ impl Checkpoint {
             known.insert(self.tensor(HEAD, &[config.vocab_size, config.n_embd])?.name);
         }
         for (name, entry) in &self.entries {
-            if !known.contains(name.as_str()) && !self.is_mask(name, config.n_layer) {
-                let path = self.files[entry.file].path().to_owned();
-                return Err(CheckpointError::Unknown { path, name: name.clone() });
+            let plain = self.plain(name);
+            let head = layout::HEADS.iter().find(|head| head.has(&plain));
+            let left_out = head.is_some_and(|head| head.beside_language_model);
+            if known.contains(name.as_str()) || self.is_mask(name, config.n_layer) || left_out {
+                continue;
             }
+            let (path, name) = (self.files[entry.file].path().to_owned(), name.clone());
+            return Err(match head {
+                Some(head) => CheckpointError::OtherHead { path, name, class: head.class },
+                None => CheckpointError::Unknown { path, name },
+            });
         }
         Ok(())
     }
 
     /// Says whether the checkpoint holds a tensor, whatever its shape.
     pub fn contains(&self, name: &str) -> bool {
-        self.entries.contains_key(self.name_in_file(name).as_ref())
+        self.entries.contains_key(&self.name_in_file(name))
     }
 
     /// Tells the operating system that these bytes of a tensor have been used, so that they need no memory.
@@ -266,13 +290,22 @@ impl Checkpoint {
         if head_alone { HEAD } else { WTE }
     }
 
-    fn name_in_file<'a>(&self, name: &'a str) -> Cow<'a, str> {
-        if self.prefixed && name != HEAD { format!("{PREFIX}{name}").into() } else { name.into() }
+    /// Returns what a tensor is called in the files, or would be if they had it.
+    fn name_in_file(&self, name: &str) -> String {
+        let name = if self.prefixed && name != HEAD { format!("{PREFIX}{name}") } else { name.to_owned() };
+        let found = self.names.get(&name).cloned();
+        found.unwrap_or_else(|| format!("{}{name}", self.outer))
+    }
+
+    /// Returns what a tensor of the files is called without wrappers, but with `transformer.`.
+    fn plain(&self, name: &str) -> String {
+        layout::plain(name, &self.outer)
     }
 
     /// Says whether a name in the files is that of a causal mask of one of the blocks.
     fn is_mask(&self, name: &str, n_layer: usize) -> bool {
-        let name = if self.prefixed { name.strip_prefix(PREFIX) } else { Some(name) };
+        let plain = self.plain(name);
+        let name = if self.prefixed { plain.strip_prefix(PREFIX) } else { Some(plain.as_str()) };
         name.and_then(layout::mask_layer).is_some_and(|layer| layer < n_layer)
     }
 
@@ -317,7 +350,7 @@ pub struct TensorView<'a> {
 }
 
 impl TensorView<'_> {
-    /// Writes `out.len()` values from number `start` on as `f32`, which is exact for every type.
+    /// Writes `out.len()` values from number `start` on as `f32`: exactly, but for `F64`, which is rounded to the nearest.
     ///
     /// # Panics
     /// If the tensor has no `start + out.len()` values.

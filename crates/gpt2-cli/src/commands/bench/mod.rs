@@ -109,6 +109,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let files = ModelFiles::find(options, terminal)?;
     check(arguments, &files.config()?)?;
     let begin = Instant::now();
+    files.say_remarks(terminal);
     let model = files.load_model(options, terminal)?;
     let load_s = begin.elapsed().as_secs_f64();
 

@@ -119,7 +119,9 @@ impl Speculation {
         let cpu = || Arc::clone(loaded.model.cpu());
         if let Some(name) = &self.assistant {
             (options.model, options.revision) = (Some(name.clone()), None);
-            let assistant = ModelFiles::find(&options, terminal)?.load_on(cpu(), &options, terminal)?;
+            let files = ModelFiles::find(&options, terminal)?;
+            files.say_remarks(terminal);
+            let assistant = files.load_on(cpu(), &options, terminal)?;
             let [theirs, ours] = [&assistant, &loaded.model].map(|model| model.config().vocab_size);
             if theirs != ours {
                 let model = &loaded.name;

@@ -159,6 +159,52 @@ mod tests {
     }
 
     #[test]
+    fn null_is_as_if_the_field_were_not_there_but_for_two_tokens() {
+        let default = GenerationConfig::default();
+        let fields = serde_json::to_value(&default).unwrap();
+        for name in fields.as_object().unwrap().keys() {
+            let config = GenerationConfig::from_json(format!(r#"{{"{name}": null}}"#).as_bytes()).unwrap();
+            let expected = match name.as_str() {
+                "bos_token_id" => GenerationConfig { bos_token_id: Some(None), ..default.clone() },
+                "eos_token_id" => GenerationConfig { eos_token_id: Some(Vec::new()), ..default.clone() },
+                _ => default.clone(),
+            };
+            assert_eq!(config, expected, "{name}");
+            // What is written reads as the same.
+            assert_eq!(GenerationConfig::from_json(config.to_json().as_bytes()).unwrap(), expected, "{name}");
+        }
+        let read = |json: &str| GenerationConfig::from_json(json.as_bytes()).unwrap();
+        assert_eq!(read(r#"{"eos_token_id": []}"#), read(r#"{"eos_token_id": null}"#));
+        assert!(read(r#"{"eos_token_id": []}"#).to_json().contains("\"eos_token_id\": null"));
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_with_a_fraction_and_other_fields_are_kept_as_they_are() {
+        let config = GenerationConfig::from_json(
+            br#"{"top_k": 50.0, "num_beams": 2e0, "eos_token_id": [1.0], "bad_words_ids": [[3.0]], "temperature": 1.0,
+                "exponential_decay_length_penalty": [5.0, 1.0], "structured_outputs": {"json": {"const": 1.0}},
+                "loss": NaN, "version": 4.0}"#,
+        )
+        .unwrap();
+        assert_eq!((config.top_k, config.num_beams, config.eos_token_id), (Some(50), Some(2), Some(vec![1])));
+        assert_eq!(config.bad_words_ids, Some(vec![vec![3]]));
+        assert_eq!(
+            (config.temperature, config.exponential_decay_length_penalty),
+            (Some(1.0), Some((5, 1.0)))
+        );
+        assert_eq!(Value::Object(config.other), serde_json::json!({ "loss": "NaN", "version": 4.0 }));
+        let structure = serde_json::to_value(config.structured_outputs).unwrap();
+        assert!(structure["json"]["const"].is_f64(), "{structure}");
+        for (json, message) in [
+            (r#"{"top_k": 50.5}"#, "`top_k` cannot be 50.5"),
+            (r#"{"temperature": NaN}"#, "`temperature` cannot be \"NaN\""),
+            (r#"{"seed": 1, "num_beams": -3.0}"#, "`num_beams` cannot be -3.0"),
+        ] {
+            assert_eq!(GenerationConfig::from_json(json.as_bytes()).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
     fn a_model_with_two_lengths_has_that_of_new_tokens() {
         let json = br#"{"max_new_tokens": 5, "max_length": 30, "eos_token_id": 1}"#;
         for config in [GenerationConfig::of_model(json), GenerationConfig::from_model_config(json)] {

@@ -373,6 +373,14 @@ mod tests {
     }
 
     #[test]
+    fn speculation_looks_up_as_many_tokens_as_a_file_says() {
+        let line = ["--speculate", "prompt-lookup"];
+        assert_eq!(config(&line, "{}").prompt_lookup_num_tokens, Some(15));
+        assert_eq!(config(&line, r#"{"prompt_lookup_num_tokens": 5}"#).prompt_lookup_num_tokens, Some(5));
+        assert_eq!(config(&[], "{}").prompt_lookup_num_tokens, None);
+    }
+
+    #[test]
     fn a_mode_that_draws_nothing_is_followed_where_a_file_asks_for_it() {
         for file in [
             r#"{"penalty_alpha": 0.6, "top_k": 4}"#,

@@ -439,6 +439,7 @@ impl Settings {
     /// Joins what is set, with a file and the model's own settings behind the flags, and the defaults last.
     pub(super) fn config(&self, file: GenerationConfig) -> GenerationConfig {
         let mut config = self.given().or(file);
+        self.speculation.complete(&mut config);
         // A file may ask for a mode that samples nothing, as a flag may.
         if excludes_sampling(&config) {
             config.do_sample.get_or_insert(false);

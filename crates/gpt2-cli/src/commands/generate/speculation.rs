@@ -56,12 +56,18 @@ enum Guesses {
 impl Speculation {
     /// What the flags set.
     pub(super) fn given(&self) -> GenerationConfig {
-        let looks_up = self.speculate == Some(Guesses::PromptLookup);
         GenerationConfig {
-            prompt_lookup_num_tokens: self.prompt_lookup_num_tokens.or(looks_up.then_some(LOOKED_UP)),
+            prompt_lookup_num_tokens: self.prompt_lookup_num_tokens,
             max_matching_ngram_size: self.max_matching_ngram_size,
             num_assistant_tokens: self.num_assistant_tokens,
             ..GenerationConfig::default()
+        }
+    }
+
+    /// Sets what `--speculate prompt-lookup` takes where neither a flag nor a file says how many tokens.
+    pub(super) fn complete(&self, config: &mut GenerationConfig) {
+        if self.speculate == Some(Guesses::PromptLookup) {
+            config.prompt_lookup_num_tokens.get_or_insert(LOOKED_UP);
         }
     }
 

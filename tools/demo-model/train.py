@@ -38,7 +38,7 @@ import schedule  # noqa: E402
 import token_file  # noqa: E402
 from batches import Mixer  # noqa: E402
 
-COMPILE_SECONDS = 150  # a compilation that takes longer is given up
+COMPILE_SECONDS, COMPILE_SHARE = 150, 0.25  # a compilation that takes longer, or more of the time, is given up
 CHECKPOINT_SECONDS, EVALUATE_SECONDS = 300, 1800  # of computing, on CPU
 EXPORT_AT = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9)  # progress at which a GPU run writes what it has
 CONTEXT = 256  # of the held-out losses
@@ -63,8 +63,8 @@ class Plan(NamedTuple):
 
 
 PLANS = {
-    "cpu": Plan(2048, 2048, 512, 256, schedule.FULL_SOFTMAX_FROM, "adamw", 3e-3, 0.0, False, False, 50),
-    "gpu": Plan(65_536, 65_536, 8192, 0, 0.0, "muon", 3e-3, 0.1, True, True, 20),
+    "cpu": Plan(4096, 2048, 512, 256, schedule.FULL_SOFTMAX_FROM, "muon", 4e-3, 0.0, False, False, 50),
+    "gpu": Plan(65_536, 65_536, 8192, 0, 0.0, "muon", 4e-3, 0.1, True, True, 20),
 }
 
 
@@ -156,13 +156,14 @@ class Training:
 
     def settle(self) -> None:
         """Tries one step at each window length, changing nothing, and falls back until it works."""
+        seconds = int(min(COMPILE_SECONDS, COMPILE_SHARE * (self.limits.wall_s or math.inf)))
         # The last length first: should the time be cut short, it is the one that matters.
         for progress in sorted({0.0, schedule.SHORT_UNTIL, max(self.plan.full_softmax_from, 0.0)}, reverse=True):
             while True:
                 begun = time.time()
                 tokens, drawn = self.state["tokens"], copy.deepcopy(self.mixer.state)
                 try:
-                    with time_limit(COMPILE_SECONDS) if self.plan.compile else contextlib.nullcontext():
+                    with time_limit(max(1, seconds)) if self.plan.compile else contextlib.nullcontext():
                         self.backward(progress)
                         self.update(0.0)
                         self.synchronize()

@@ -6,6 +6,8 @@ use gpt2::divergence::{Divergence, divergence};
 use serde::Serialize;
 
 use super::Format;
+use super::score::special_tokens;
+use super::token::Origin;
 use crate::arguments::{Dtype, Options};
 use crate::failure::Failure;
 use crate::model::ModelFiles;
@@ -28,8 +30,7 @@ pub(crate) struct Comparison<'a> {
 #[derive(Serialize)]
 struct Record<'a> {
     model: &'a str,
-    dtype: &'a str,
-    kv_dtype: &'a str,
+    text: &'a str,
     reference_dtype: &'a str,
     bits_per_weight: f64,
     tokens: usize,
@@ -41,6 +42,16 @@ struct Record<'a> {
     same_top_token: f64,
     perplexity: f64,
     reference_perplexity: f64,
+    settings: Settings,
+    #[serde(flatten)]
+    origin: Origin<'a>,
+}
+
+/// What is compared, under the names of the flags.
+#[derive(Serialize)]
+struct Settings {
+    limit: Option<usize>,
+    special_tokens: &'static str,
 }
 
 /// Loads the model in both formats, compares them on the text and shows the result.
@@ -74,8 +85,7 @@ pub(crate) fn run(
     let Divergence { positions, mean, standard_error, largest, perplexity, reference_perplexity, .. } = found;
     let record = Record {
         model: &name,
-        dtype: loaded.model.formats().weights.name(),
-        kv_dtype: loaded.model.formats().cache.name(),
+        text,
         reference_dtype: reference.formats().weights.name(),
         bits_per_weight: loaded.model.weights().bits_per_weight(),
         tokens: ids.len(),
@@ -87,6 +97,8 @@ pub(crate) fn run(
         same_top_token: found.same_top_token_share(),
         perplexity,
         reference_perplexity,
+        settings: Settings { limit: comparison.limit, special_tokens: special_tokens(comparison.text) },
+        origin: Origin::of(&loaded),
     };
     if format.json {
         return Ok(terminal.output.json(&record)?);
@@ -96,7 +108,7 @@ pub(crate) fn run(
 
 fn show(record: &Record<'_>, terminal: &mut Terminal) -> Result<(), Failure> {
     let out = &mut terminal.output;
-    let Record { model, dtype, kv_dtype, reference_dtype, .. } = record;
+    let Record { model, reference_dtype, origin: Origin { dtype, kv_dtype, .. }, .. } = record;
     writeln!(out, "{model}, {dtype} with keys and values in {kv_dtype}, compared with {reference_dtype}")?;
     writeln!(out)?;
     writeln!(out, "bits per weight       {:.2}", record.bits_per_weight)?;

@@ -4,10 +4,11 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 use gpt2::predict::{Candidate, next_tokens};
-use gpt2::tokenizer::{SpecialTokens, Tokenizer};
+use gpt2::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::Format;
+use super::score::special_tokens;
 use super::token::{Named, Origin, quoted};
 use crate::arguments::{Options, positive};
 use crate::failure::Failure;
@@ -62,16 +63,12 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let candidates = next_tokens(&loaded.model, &ids, arguments.top_k)?;
     let tokenizer = &loaded.tokenizer;
     if arguments.format.json {
-        let special_tokens = match arguments.prompt.special() {
-            SpecialTokens::Parse => "parse",
-            SpecialTokens::AsText => "text",
-        };
         let named = candidates.iter().map(|candidate| Named::new(candidate.id, candidate, tokenizer));
         let record = Record {
             model: &loaded.name,
             prompt: &prompt,
             candidates: named.collect(),
-            settings: Settings { top_k: arguments.top_k, special_tokens },
+            settings: Settings { top_k: arguments.top_k, special_tokens: special_tokens(&arguments.prompt) },
             origin: Origin::of(&loaded),
         };
         return Ok(terminal.output.json(&record)?);

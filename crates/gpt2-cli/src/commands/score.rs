@@ -186,10 +186,6 @@ fn score_ids(
 }
 
 fn record<'a>(text: &'a str, arguments: &Arguments, loaded: &'a Loaded, score: &'a Score) -> Record<'a> {
-    let special_tokens = match arguments.text.special() {
-        SpecialTokens::Parse => "parse",
-        SpecialTokens::AsText => "text",
-    };
     let token = |token: &'a TokenScore| Named::new(token.id, token, &loaded.tokenizer);
     Record {
         model: &loaded.name,
@@ -199,8 +195,20 @@ fn record<'a>(text: &'a str, arguments: &Arguments, loaded: &'a Loaded, score: &
         perplexity: score.perplexity(),
         bits_per_byte: bits_per_byte(loaded, score),
         tokens_scored: score.tokens_scored(),
-        settings: Settings { bos: arguments.bos, stride: arguments.stride, special_tokens },
+        settings: Settings {
+            bos: arguments.bos,
+            stride: arguments.stride,
+            special_tokens: special_tokens(&arguments.text),
+        },
         origin: Origin::of(loaded),
+    }
+}
+
+/// How special tokens in a text are meant, as the flag says it.
+pub(crate) fn special_tokens(text: &TextArguments) -> &'static str {
+    match text.special() {
+        SpecialTokens::Parse => "parse",
+        SpecialTokens::AsText => "text",
     }
 }
 

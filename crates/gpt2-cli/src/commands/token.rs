@@ -38,8 +38,8 @@ pub(crate) struct Origin<'a> {
     /// The commit of a model of the hub, as `--revision` takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<&'a str>,
-    dtype: &'static str,
-    kv_dtype: &'static str,
+    pub(crate) dtype: &'static str,
+    pub(crate) kv_dtype: &'static str,
     /// Of this program.
     version: &'static str,
 }

@@ -117,6 +117,34 @@ fn records_of_scores_and_candidates_name_what_they_were_made_with() {
 }
 
 #[test]
+fn a_record_of_a_model_of_the_hub_names_its_commit() {
+    let room = Room::new();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let folder = room.path().join("cache/hub/models--me--tiny");
+    let snapshot = folder.join("snapshots").join(commit);
+    std::fs::create_dir_all(&snapshot).expect("a directory can be made");
+    std::fs::create_dir_all(folder.join("refs")).expect("a directory can be made");
+    std::fs::write(folder.join("refs/main"), commit).expect("a file can be written");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(room.path().join("tiny").join(file), snapshot.join(file))
+            .expect("a file can be copied");
+    }
+    for command in
+        [&["generate", "Hi", "--seed=1", "--max-new-tokens=9"][..], &["score", "Hi"], &["next", "Hi"]]
+    {
+        let record = room.json(&[command, &["--model=me/tiny"]].concat()).remove(0);
+        assert_eq!((&record["model"], &record["revision"]), (&json!("me/tiny"), &json!(commit)));
+        let again = room.json(&[command, &["--model=me/tiny", "--revision", commit]].concat()).remove(0);
+        assert_eq!(again["revision"], commit);
+        for field in ["text", "tokens", "candidates"] {
+            assert_eq!(again.get(field), record.get(field));
+        }
+        // A directory has none.
+        assert_eq!(room.json(&[command, &["--model=tiny"]].concat())[0].get("revision"), None);
+    }
+}
+
+#[test]
 fn score_compares_formats_and_agrees_with_the_perplexity_of_each() {
     let room = Room::new();
     let text = "x y z ".repeat(20);
@@ -134,6 +162,7 @@ fn score_compares_formats_and_agrees_with_the_perplexity_of_each() {
     assert!(number(&found, "kl_max") >= number(&found, "kl"), "{found}");
     assert!((0.0..=1.0).contains(&number(&found, "same_top_token")), "{found}");
 
+    let whole = text.clone();
     let text = &text[..100];
     for (dtype, field) in [("int4", "perplexity"), ("f32", "reference_perplexity")] {
         let dtype = format!("--dtype={dtype}");
@@ -144,6 +173,11 @@ fn score_compares_formats_and_agrees_with_the_perplexity_of_each() {
             "{alone}, {found}"
         );
     }
+    assert_eq!(found["settings"], json!({ "limit": 100, "special_tokens": "parse" }));
+    assert_eq!(
+        (found["text"].as_str(), &found["version"]),
+        (Some(&*whole), &json!(env!("CARGO_PKG_VERSION")))
+    );
     let same = score(&["--dtype=int4", "--reference-dtype=int4"]);
     assert_eq!((number(&same, "kl"), number(&same, "kl_max")), (0.0, 0.0));
 }

@@ -97,7 +97,7 @@ pub(crate) struct Options {
     #[arg(help_heading = GLOBAL, value_parser = FalseyValueParser::new())]
     pub(crate) quiet: bool,
 
-    /// Also report the device, the number formats and the load time
+    /// Also report the device, the parameters and the time taken
     #[arg(long, short, global = true, env = "GPT2_VERBOSE", hide_env = true, overrides_with = "quiet")]
     #[arg(help_heading = GLOBAL, value_parser = FalseyValueParser::new())]
     pub(crate) verbose: bool,

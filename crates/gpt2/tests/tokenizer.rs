@@ -404,11 +404,11 @@ fn a_template_with_a_beginning_begins_every_text() {
 }
 
 #[test]
-fn a_million_blanks_hide_no_words_behind_them() {
-    for run in [" ", "\t", "\n", "\r\n", "\u{a0}"] {
+fn a_run_of_a_million_characters_hides_no_words_behind_it() {
+    for run in [" ", "\t", "\n", "\r\n", "\u{a0}", "a", "7", "!?", "é"] {
         let text = format!("start{}…3rd\n\nnext", run.repeat(1_000_000 / run.len()));
         let ids = ids(&GPT2, &text);
-        assert_eq!(ids[0], 9688, "{run:?}");
+        assert!(ids[0] == 9688 || !run.trim().is_empty(), "{run:?}");
         assert!(ids.ends_with(&[198, 198, 19545]), "{run:?}: {:?}", &ids[ids.len() - 9..]);
         assert_eq!(GPT2.decode(&ids, SpecialText::Keep).expect("decodes"), text, "{run:?}");
     }

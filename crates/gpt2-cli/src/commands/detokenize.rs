@@ -1,5 +1,6 @@
 //! `gpt2 detokenize`: join tokens to a text.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use gpt2::tokenizer::SpecialText;
@@ -15,7 +16,8 @@ use crate::terminal::Terminal;
 /// Join tokens to a text.
 ///
 /// The ids may have spaces, commas or both between them, and brackets around them: what
-/// `gpt2 tokenize` prints can be pasted. Bytes that are not UTF-8 become U+FFFD.
+/// `gpt2 tokenize` prints can be pasted. Bytes that are not UTF-8 become U+FFFD. Ids between the sizes of the
+/// vocabulary and of the model have no text.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
     /// Token ids; `-`, or none at all, reads standard input
@@ -30,6 +32,9 @@ pub(crate) struct Arguments {
 struct Record<'a> {
     ids: &'a [u32],
     text: &'a str,
+    /// The text's bytes, only where they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<&'a [u8]>,
 }
 
 /// Joins the tokens and shows the text.
@@ -45,9 +50,11 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         ids => ids.join(" "),
     };
     let ids = parse(&given)?;
-    let text = find_tokenizer(options, terminal)?.decode(&ids, SpecialText::Keep)?;
+    let bytes = find_tokenizer(options, terminal)?.decode_bytes(&ids, SpecialText::Keep)?;
+    let text = String::from_utf8_lossy(&bytes);
     if arguments.format.json {
-        return Ok(terminal.output.json(&Record { ids: &ids, text: &text })?);
+        let bytes = matches!(text, Cow::Owned(_)).then_some(&*bytes);
+        return Ok(terminal.output.json(&Record { ids: &ids, text: &text, bytes })?);
     }
     terminal.output.text(&text, anstyle::Style::new())?;
     Ok(writeln!(terminal.output)?)

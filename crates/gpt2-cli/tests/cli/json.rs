@@ -1,5 +1,7 @@
 //! The JSON of every command but `generate`.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::support::Room;
@@ -12,9 +14,47 @@ fn tokenize_counts_offsets_in_characters() {
         [json!({
             "text": "a é🙂",
             "ids": [64, 38251, 8582, 25081],
-            "tokens": ["a", "ĠÃ©", "ðŁ", "ĻĤ"],
+            "tokens": ["a", " é", "\u{fffd}", "\u{fffd}\u{fffd}"],
+            "bytes": [null, null, [0xf0, 0x9f], [0x99, 0x82]],
             "offsets": [[0, 1], [1, 3], [3, 4], [3, 4]],
         })]
+    );
+}
+
+#[test]
+fn tokenize_gives_bytes_only_where_a_token_is_no_whole_character() {
+    let room = Room::new();
+    let record = room.json(&["tokenize", "a é"]).remove(0);
+    assert_eq!(
+        record,
+        json!({ "text": "a é", "ids": [64, 38251], "tokens": ["a", " é"], "offsets": [[0, 1], [1, 3]] })
+    );
+    let raw = room.json(&["tokenize", "a é🙂", "--raw"]).remove(0);
+    assert_eq!(raw["tokens"], json!(["a", "ĠÃ©", "ðŁ", "ĻĤ"]));
+    assert_eq!(raw.get("bytes"), None);
+}
+
+#[test]
+fn detokenize_gives_the_bytes_of_what_is_no_text_and_nothing_for_padding() {
+    let room = Room::new();
+    let found = room.json(&["detokenize", "64", "8582"]).remove(0);
+    assert_eq!(found, json!({ "ids": [64, 8582], "text": "a\u{fffd}", "bytes": [0x61, 0xf0, 0x9f] }));
+
+    // A model with more rows than its tokenizer has tokens can draw such an id, and `generate` shows nothing for it.
+    let read = |file| fs::read_to_string(room.path().join("tiny").join(file)).expect("the file is there");
+    let config = read("config.json").replace("\"vocab_size\": 101", "\"vocab_size\": 108");
+    let padded = room.path().join("padded");
+    fs::create_dir(&padded).expect("a directory can be made");
+    fs::write(padded.join("config.json"), config).expect("a file can be written");
+    fs::write(padded.join("tokenizer.json"), read("tokenizer.json")).expect("a file can be written");
+    let found = room.json(&["detokenize", "--model=padded", "39", "107", "100"]).remove(0);
+    assert_eq!(found, json!({ "ids": [39, 107, 100], "text": "H<|endoftext|>" }));
+    let outcome = room.gpt2(&["detokenize", "--model=padded", "108"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.stderr.contains("token id 108 is not in the vocabulary of 108 tokens"),
+        "{}",
+        outcome.stderr
     );
 }
 

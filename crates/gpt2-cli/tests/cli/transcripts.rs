@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $ gpt2 tokenize "Hi"       a command; both its streams follow, as a terminal would show them
-//! Original text: Hi
+//! Original Text: 'Hi'
 //! …
 //! ? 1                        its exit code, where that is not zero
 //! ```

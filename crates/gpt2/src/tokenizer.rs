@@ -153,13 +153,13 @@ impl Tokenizer {
             added_tokens: read(&directory.join("added_tokens.json"))?,
         };
         if let Some(json) = json {
-            return Self::build(TokenizerFile::parse(&json)?, companions.settings()?);
+            return Self::build(TokenizerFile::parse(&json)?, companions.settings(true)?);
         }
         let vocab = read(&directory.join("vocab.json"))?;
         let merges = read(&directory.join("merges.txt"))?;
         match (vocab, merges) {
             (Some(vocab), Some(merges)) => {
-                Self::from_vocab_and_merges(&vocab, &merges, companions.settings()?)
+                Self::from_vocab_and_merges(&vocab, &merges, companions.settings(false)?)
             }
             (vocab, merges) => {
                 let missing = match (vocab, merges) {
@@ -620,7 +620,11 @@ fn numbered(added: Vec<AddedTokenEntry>, settings: Settings, vocab: &Vocab) -> V
     let places = index(&tokens);
     for (id, token) in settings.numbered {
         match places.get(&token.content) {
-            Some(&place) if tokens[place].id == id => tokens[place].token = token,
+            Some(&place) if tokens[place].id == id => {
+                if settings.replaces {
+                    tokens[place].token = token;
+                }
+            }
             _ => tokens.push(AddedTokenEntry { id, token }),
         }
     }

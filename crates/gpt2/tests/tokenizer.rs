@@ -374,6 +374,36 @@ fn settings_that_change_ids_are_read() {
     }
 }
 
+#[test]
+fn a_token_of_tokenizer_json_keeps_its_flags_unless_added_tokens_decoder_has_it() {
+    let change = |json: &mut Value| {
+        let mut token = flagged("<z>", "special");
+        token["id"] = json!(50257);
+        json["added_tokens"].as_array_mut().expect("a list").push(token);
+    };
+    let decoder = json!({ "added_tokens_decoder": { "50257": flagged("<z>", "rstrip") } });
+    for (files, text, skipped) in [
+        (vec![], "a<z>  b", "a  b"),
+        (vec![("added_tokens.json", json!({ "<z>": 50257 }))], "a<z>  b", "a  b"),
+        (vec![("tokenizer_config.json", decoder)], "a<z>  b", "a<z>b"),
+    ] {
+        let tokenizer = load(Layout::TokenizerJson, change, &files).expect("valid");
+        let ids = ids(&tokenizer, text);
+        assert!(ids.contains(&50257), "{files:?}: {ids:?}");
+        assert_eq!(tokenizer.decode(&ids, SpecialText::Skip).expect("decodes"), skipped, "{files:?}");
+    }
+}
+
+#[test]
+fn without_tokenizer_json_the_end_of_text_is_special_whatever_the_class() {
+    for class in ["GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"] {
+        let files = [("tokenizer_config.json", json!({ "tokenizer_class": class }))];
+        let tokenizer = load(Layout::VocabAndMerges, |_| (), &files).expect("valid");
+        assert_eq!(ids(&tokenizer, "a<|endoftext|>"), [64, 50256], "{class}");
+        assert_eq!(tokenizer.special_ids(), [50256], "{class}");
+    }
+}
+
 /// As transformers 5 writes it for a tokenizer with `add_bos_token`.
 #[test]
 fn a_template_with_a_beginning_begins_every_text() {

@@ -27,11 +27,16 @@ const NAMES: [&str; 7] =
 /// The first three are this, unless a file names others.
 const END_OF_TEXT_NAMES: &[&str] = &["bos_token", "eos_token", "unk_token"];
 
+/// The class of GPT-2's tokenizers.
+const GPT2: &str = "GPT2Tokenizer";
+
 /// What the files beside a vocabulary say.
 #[derive(Default)]
 pub(super) struct Settings {
     /// Tokens with their ids.
     pub(super) numbered: BTreeMap<u32, AddedToken>,
+    /// Whether these go before tokens of `tokenizer.json` with the same text and id.
+    pub(super) replaces: bool,
     /// Special tokens that have the id of the vocabulary, or the next one, in their order.
     pub(super) named: Vec<AddedToken>,
     /// Whether texts get a space before them, if a file beside `tokenizer.json` is to say so.
@@ -55,12 +60,13 @@ pub(super) struct Companions {
 }
 
 impl Companions {
-    /// Reads the files' contents.
-    pub(super) fn settings(&self) -> Result<Settings, TokenizerError> {
+    /// Reads the files' contents, to be used with a `tokenizer.json` or without.
+    pub(super) fn settings(&self, tokenizer_json: bool) -> Result<Settings, TokenizerError> {
         let mut fields: Pairs<Value> = parse("tokenizer_config.json", self.tokenizer_config.as_deref())?;
         let class: Option<String> = fields.take("tokenizer_class")?;
         // Another class takes a `tokenizer.json` as it is.
-        let gpt2 = class.as_deref().is_none_or(|class| class.trim_end_matches("Fast") == "GPT2Tokenizer");
+        let named = class.as_deref().unwrap_or(GPT2);
+        let gpt2 = !tokenizer_json || named.trim_end_matches("Fast") == GPT2;
         let add_prefix_space = fields.take("add_prefix_space")?.unwrap_or(false);
         let [add_bos, add_eos] = [fields.take("add_bos_token")?, fields.take("add_eos_token")?];
         let mut settings = Settings {
@@ -72,6 +78,7 @@ impl Companions {
 
         let decoder: Option<BTreeMap<u32, TokenFields>> = fields.take("added_tokens_decoder")?;
         let legacy = decoder.is_none();
+        settings.replaces = !legacy;
         for (id, token) in decoder.into_iter().flatten() {
             settings.numbered.insert(id, token.into_token(false));
         }

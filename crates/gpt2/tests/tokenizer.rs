@@ -261,6 +261,39 @@ fn tokens_of_the_files_beside_a_vocabulary_are_tokens() {
             &[64],
             "a",
         ),
+        (
+            vec![(
+                "special_tokens_map.json",
+                json!({ "additional_special_tokens": ["<b>", "<a>"], "pad_token": "<p>", "my_token": "<my>" }),
+            )],
+            "<a><b><p><my>",
+            &[50260, 50259, 50257, 50258],
+            "",
+        ),
+        (
+            vec![
+                config(json!({ "extra_special_tokens": ["<a>"], "additional_special_tokens": ["<c>"] })),
+                ("special_tokens_map.json", json!({ "extra_special_tokens": ["<b>"] })),
+            ],
+            "<a><b><c>",
+            &[50257, 50258, 27, 66, 29],
+            "<c>",
+        ),
+        (
+            vec![config(json!({ "pad_token": "!", "sep_token": "foo" }))],
+            "a! foo!",
+            &[64, 0, 220, 21943, 0],
+            "a ",
+        ),
+        (
+            vec![
+                config(json!({ "eos_token": "<eos>", "cls_token": "<cls>" })),
+                ("added_tokens.json", json!({ "<cls>": 50257, "<eos>": 50258 })),
+            ],
+            "<eos><cls><|endoftext|>",
+            &[50258, 50257, 50256],
+            "",
+        ),
         // White space before marks of punctuation stays, whatever is said of it.
         (
             vec![config(json!({ "clean_up_tokenization_spaces": true, "model_max_length": 1e30 }))],

@@ -27,6 +27,9 @@ const NAMES: [&str; 7] =
 /// The first three are this, unless a file names others.
 const END_OF_TEXT_NAMES: &[&str] = &["bos_token", "eos_token", "unk_token"];
 
+/// The list of special tokens without names of their own, and what it was called before.
+const MORE: [&str; 2] = ["extra_special_tokens", "additional_special_tokens"];
+
 /// The class of GPT-2's tokenizers.
 const GPT2: &str = "GPT2Tokenizer";
 
@@ -63,20 +66,20 @@ impl Companions {
     /// Reads the files' contents, to be used with a `tokenizer.json` or without.
     pub(super) fn settings(&self, tokenizer_json: bool) -> Result<Settings, TokenizerError> {
         let mut fields: Pairs<Value> = parse("tokenizer_config.json", self.tokenizer_config.as_deref())?;
-        let class: Option<String> = fields.take("tokenizer_class")?;
+        let class: Option<String> = fields.value("tokenizer_class")?;
         // Another class takes a `tokenizer.json` as it is.
         let named = class.as_deref().unwrap_or(GPT2);
         let gpt2 = !tokenizer_json || named.trim_end_matches("Fast") == GPT2;
-        let add_prefix_space = fields.take("add_prefix_space")?.unwrap_or(false);
-        let [add_bos, add_eos] = [fields.take("add_bos_token")?, fields.take("add_eos_token")?];
+        let add_prefix_space = fields.value("add_prefix_space")?.unwrap_or(false);
+        let [add_bos, add_eos] = [fields.value("add_bos_token")?, fields.value("add_eos_token")?];
         let mut settings = Settings {
             add_prefix_space: gpt2.then_some(add_prefix_space),
-            split_special_tokens: fields.take("split_special_tokens")?.unwrap_or(false),
+            split_special_tokens: fields.value("split_special_tokens")?.unwrap_or(false),
             class,
             ..Settings::default()
         };
 
-        let decoder: Option<BTreeMap<u32, TokenFields>> = fields.take("added_tokens_decoder")?;
+        let decoder: Option<BTreeMap<u32, TokenFields>> = fields.value("added_tokens_decoder")?;
         let legacy = decoder.is_none();
         settings.replaces = !legacy;
         for (id, token) in decoder.into_iter().flatten() {
@@ -84,7 +87,7 @@ impl Companions {
         }
         if legacy {
             let map: Pairs<Value> = parse("special_tokens_map.json", self.special_tokens_map.as_deref())?;
-            fields.replace_with(map);
+            fields.take_over(map);
         }
         settings.named = fields.named(gpt2)?;
         if legacy && let Some(json) = &self.added_tokens {
@@ -189,18 +192,22 @@ impl Pairs<Value> {
     }
 
     /// A field's value, if it is there and not null.
-    fn take<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, TokenizerError> {
+    fn value<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, TokenizerError> {
         let value = self.get(name).cloned().unwrap_or_default();
         Option::<T>::deserialize(value)
             .map_err(|source| TokenizerError::Setting { setting: name.to_owned(), source })
     }
 
-    /// Takes over the fields of another file, which go before those of the same name.
-    fn replace_with(&mut self, other: Self) {
+    /// Takes over the fields of another file, which go before those of the same name. A list of more tokens grows.
+    fn take_over(&mut self, other: Self) {
         for (name, value) in other.0 {
-            match self.0.iter_mut().find(|(field, _)| *field == name) {
-                Some((_, old)) => *old = value,
-                None => self.0.push((name, value)),
+            let Some(place) = self.0.iter().position(|(field, _)| *field == name) else {
+                self.0.push((name, value));
+                continue;
+            };
+            match (&mut self.0[place].1, value) {
+                (Value::Array(old), Value::Array(new)) if name == MORE[0] => old.extend(new),
+                (old, value) => *old = value,
             }
         }
     }
@@ -209,7 +216,7 @@ impl Pairs<Value> {
     fn text(&self, name: &str, gpt2: bool) -> Result<Option<String>, TokenizerError> {
         match self.get(name) {
             None if gpt2 && END_OF_TEXT_NAMES.contains(&name) => Ok(Some(END_OF_TEXT.to_owned())),
-            _ => Ok(self.take::<Named>(name)?.map(|token| token.into_token().content)),
+            _ => Ok(self.value::<Named>(name)?.map(|token| token.into_token().content)),
         }
     }
 
@@ -221,7 +228,7 @@ impl Pairs<Value> {
                 None if gpt2 && END_OF_TEXT_NAMES.contains(&name) => {
                     named.push(AddedToken::from(END_OF_TEXT, true));
                 }
-                _ => named.extend(self.take::<Named>(name)?.map(Named::into_token)),
+                _ => named.extend(self.value::<Named>(name)?.map(Named::into_token)),
             }
         }
         for (name, value) in &self.0 {
@@ -230,18 +237,17 @@ impl Pairs<Value> {
                 named.extend(Named::deserialize(value).ok().map(Named::into_token));
             }
         }
-        // The old name of the same list.
-        let more = ["extra_special_tokens", "additional_special_tokens"]
+        let more = MORE
             .into_iter()
             .find(|name| self.get(name).is_some_and(|value| !value.is_null() && !is_empty(value)));
         match more.map(|name| (name, self.get(name))) {
             Some((name, Some(Value::Object(_)))) => {
-                let tokens: Option<Pairs<Named>> = self.take(name)?;
+                let tokens: Option<Pairs<Named>> = self.value(name)?;
                 let tokens = tokens.into_iter().flat_map(|Pairs(pairs)| pairs);
                 named.extend(tokens.map(|(_, token)| token.into_token()));
             }
             Some((name, _)) => {
-                let tokens: Option<Vec<Named>> = self.take(name)?;
+                let tokens: Option<Vec<Named>> = self.value(name)?;
                 named.extend(tokens.into_iter().flatten().map(Named::into_token));
             }
             None => {}

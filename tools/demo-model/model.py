@@ -111,7 +111,7 @@ def exported(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def safetensors_bytes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file of bf16 tensors: a length, a JSON header, the values. (https://huggingface.co/docs/safetensors)"""
+    """A safetensors file of bf16 tensors: a length, a JSON header, the values. (github.com/huggingface/safetensors)"""
     header, offset, values = {"__metadata__": metadata}, 0, []
     for name, tensor in sorted(tensors.items()):
         data = tensor.view(torch.int16).numpy().astype("<i2").tobytes()

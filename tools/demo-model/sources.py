@@ -19,16 +19,17 @@ WEIGHTS = {
     "standardebooks_pd": (11, 0, 0),
 }
 
-# A source that was seen more often than this weighs less, in inverse proportion to how often. Four times are about as good
-# as new text, many more teach a small file by heart (https://arxiv.org/abs/2305.16264). So the table serves a short run
-# and a long one, in which the large sources make up for the small ones.
+# A source that was seen more often than this weighs less, in inverse proportion to how often. Four times are about as
+# good as new text, many more teach a small file by heart (https://arxiv.org/abs/2305.16264). So the table serves a short
+# run and a long one, in which the large sources make up for the small ones.
 FULL_WEIGHT_EPOCHS = 4
 
 # The held-out files and how many documents of each source they hold, in their order.
 HELD_OUT = {
     "heldout": (
         ("openstax_ccby", 37), ("biology_ccby", 2), ("childrens_ccby", 12), ("standardebooks_pd", 26),
-        ("fairytaleqa_pd", 7), ("classics_pd", 12), ("standardebooks_us_pd", 6), ("usgov_cc0", 36), ("medquad_ccby", 17),
+        ("fairytaleqa_pd", 7), ("classics_pd", 12), ("standardebooks_us_pd", 6), ("usgov_cc0", 36),
+        ("medquad_ccby", 17),
     ),
     "heldout_modern": (
         ("arxiv_cc0", 123), ("children_classics_pd", 78), ("countries_pd", 2), ("modern_open", 19),

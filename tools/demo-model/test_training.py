@@ -5,6 +5,7 @@ import json
 import signal
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,8 @@ class Checkpoint(unittest.TestCase):
 
     def test_the_safetensors_library_reads_the_same_values(self):
         from safetensors.torch import load_file
-        theirs, ours = load_file(self.folder / "model.safetensors"), gpt2.read_safetensors(self.folder / "model.safetensors")
+        path = self.folder / "model.safetensors"
+        theirs, ours = load_file(path), gpt2.read_safetensors(path)
         self.assertEqual(theirs.keys(), ours.keys())
         for name, tensor in theirs.items():
             torch.testing.assert_close(ours[name], tensor.float(), rtol=0, atol=0)
@@ -184,6 +186,12 @@ class FallingBack(unittest.TestCase):
         training.optimizers[0].step = broken
         self.assertEqual(self.settle(training), ["RuntimeError: no bf16"])
         self.assertEqual([type(each) for each in training.optimizers], [torch.optim.AdamW])
+
+    def test_a_library_that_has_no_muon_trains_with_adamw(self):
+        with unittest.mock.patch.object(torch.optim, "Muon"):
+            del torch.optim.Muon
+            training = self.training(self.plan)
+        self.assertEqual((training.plan.optimizer, self.settle(training)), ("adamw", []))
 
     def test_an_error_that_nothing_helps_against_is_raised(self):
         training = self.training(self.plan._replace(optimizer="adamw"))

@@ -94,6 +94,8 @@ class Training:
         self.scratch = copy.deepcopy(self.average)  # for evaluation: the compiled model would be compiled again
         self.negatives = losses.Negatives(mixer.stream) if plan.full_softmax_from > 0.0 else None
         self.state = {"step": 0, "tokens": 0, "compute_s": 0.0, "started": STARTED, "averaged": 0, "lr_scale": 1.0}
+        if plan.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+            self.plan = plan = plan._replace(optimizer="adamw")
         self.optimizers = optimizers.make(self.model, plan.optimizer)
         self.set_compiled(plan.compile)
 
@@ -179,7 +181,7 @@ class Training:
         self.optimizers = optimizers.make(self.model, self.plan.optimizer)
 
     def fall_back(self, error: BaseException) -> None:
-        """Goes on with less after an error: smaller batches, no compiled code, AdamW. Raises it again if all is tried."""
+        """Goes on with less after an error: smaller batches, no compiled code, AdamW. Raises it if all has been tried."""
         text = f"{type(error).__name__}: {error}"
         plan, smallest = self.plan, self.model.shape.n_positions
         if "out of memory" in text.lower() and plan.tokens_at_once > smallest:
@@ -333,7 +335,7 @@ def train(training: Training, texts: dict, pause_file: Path | None, checkpoints:
 
 
 def finish(training: Training, texts: dict, deadline: float | None) -> None:
-    """Exports the average or the last weights, whichever is better held out, then evaluates it as long as there is time."""
+    """Exports the average or the last weights, whichever is better held out, and evaluates it if there is time."""
     training.export(training.average, "model-100-average")
     begun = time.time()
     quick = report_held_out(training, texts)
@@ -349,7 +351,8 @@ def finish(training: Training, texts: dict, deadline: float | None) -> None:
             affordable = int((deadline - time.time()) * 0.8 / (len(texts) - number) / seconds)
             limit = None if affordable > windows else max(8, affordable)
         found = training.held_out(weights, parts, limit)
-        training.log(event="held-out loss", text=kind, weights=best, windows=limit or windows, of_windows=windows, **found)
+        training.log(event="held-out loss", text=kind, weights=best, windows=limit or windows, of_windows=windows,
+                     **found)
     training.log(event="end")
 
 

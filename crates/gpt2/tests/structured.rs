@@ -112,11 +112,17 @@ fn validate(schema: &Value, text: &str) -> Result<(), String> {
 fn texts_meet_the_schemas_that_were_drawn() {
     let gpt2 = demo(2);
     let mut wrong = String::new();
-    let (mut complete, mut cut) = (0, 0);
+    let (mut complete, mut cut, mut refused) = (0, 0, 0);
     let schemas = read::<Drawn>("drawn.json").schemas;
     assert!(schemas.len() >= 170);
     for (index, schema) in schemas.iter().enumerate() {
         let outputs = StructuredOutputs::Json(schema.clone());
+        if schema.to_string().contains(r#""patternProperties":{""#) {
+            let error = varied(&gpt2, &outputs, 200, index).run().expect_err("it is refused").to_string();
+            assert!(error.contains("`patternProperties` is not supported"), "{error}");
+            refused += 1;
+            continue;
+        }
         for number in [index, index + 1] {
             let text = one(varied(&gpt2, &outputs, 200, number));
             match check(&text, 200, &|text| validate(schema, text)) {
@@ -129,7 +135,7 @@ fn texts_meet_the_schemas_that_were_drawn() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     // Fractions of numbers and lists without an end may go on.
-    assert!(complete >= 300, "{complete} complete, {cut} cut off");
+    assert!(complete >= 290 && refused == 9, "{complete} complete, {cut} cut off, {refused} refused");
 }
 
 #[test]
@@ -197,37 +203,37 @@ fn texts_meet_the_schemas_of_the_public_tests() {
     assert!(wrong.is_empty(), "{wrong}");
     // A schema counts for each of the keywords that are not supported.
     let expected = [
-        ("$dynamicAnchor", 3),
+        ("$dynamicAnchor", 1),
         ("$dynamicRef", 3),
         ("Expected positive integer for", 12),
-        ("Reference segment", 8),
+        ("Reference segment", 4),
         ("Unsatisfiable schema", 10),
         ("Value for", 2),
-        ("`minProperties` above 1 takes `additionalProperties", 2),
+        ("`$ref` within a part that has an `$id` is not supported", 13),
         ("`oneOf` is supported only where its alternatives cannot overlap", 16),
+        ("`patternProperties` is not supported", 19),
         ("contains", 25),
-        ("dependencies", 6),
+        ("dependencies", 7),
         ("dependentRequired", 4),
-        ("dependentSchemas", 6),
-        ("else", 17),
-        ("if", 26),
+        ("dependentSchemas", 7),
+        ("else", 16),
+        ("if", 25),
         ("maxContains", 7),
         ("minContains", 9),
         ("no value meets the schema `false`", 2),
         ("not", 19),
-        ("only references within the schema (`#", 44),
-        ("patternProperty regexes", 6),
+        ("only references within the schema (`#", 38),
         ("propertyNames", 14),
-        ("then", 19),
+        ("then", 18),
         ("unevaluatedItems", 26),
-        ("unevaluatedProperties", 42),
+        ("unevaluatedProperties", 39),
         ("uniqueItems", 12),
     ];
     let expected: BTreeMap<String, usize> =
         expected.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
     assert_eq!(refused, expected);
-    assert_eq!((taken, tests, missing), (272, 930, 25));
-    assert!(complete >= 220 && cut < 50, "{complete} complete, {cut} cut off");
+    assert_eq!((taken, tests, missing), (262, 882, 25));
+    assert!(complete >= 210 && cut < 50, "{complete} complete, {cut} cut off");
 }
 
 /// Why a schema is refused, in short: the keywords, or the beginning of the message.

@@ -8,9 +8,9 @@ use llguidance::toktrie::{
     ApproximateTokEnv, INVALID_TOKEN, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie,
 };
 use llguidance::{Matcher, ParserFactory};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::gbnf;
+use super::{gbnf, schema};
 use crate::generate::StructuredOutputs;
 use crate::tokenizer::Tokenizer;
 
@@ -20,6 +20,8 @@ pub(crate) struct Grammar {
     vocabulary: Arc<Vocabulary>,
     /// Why a text could not be followed, if that has happened.
     pub(super) failure: Arc<OnceLock<String>>,
+    /// The name of what it was made from.
+    pub(super) kind: &'static str,
 }
 
 /// The texts of a tokenizer's tokens, as a trie.
@@ -72,9 +74,9 @@ impl Grammar {
     /// If that is wrong, or has something that is not supported: a message.
     pub(crate) fn new(outputs: &StructuredOutputs, vocabulary: Arc<Vocabulary>) -> Result<Self, String> {
         let grammar = match outputs {
-            StructuredOutputs::Json(schema) => TopLevelGrammar::from_json_schema(schema_of(schema)?),
+            StructuredOutputs::Json(schema) => TopLevelGrammar::from_json_schema(schema::prepare(schema)?),
             StructuredOutputs::JsonObject => {
-                TopLevelGrammar::from_json_schema(schema_of(&json!({"type": "object"}))?)
+                TopLevelGrammar::from_json_schema(schema::prepare(&json!({"type": "object"}))?)
             }
             StructuredOutputs::Regex(regex) => TopLevelGrammar::from_regex(regex),
             StructuredOutputs::Choice(texts) => TopLevelGrammar::from_regex(&one_of(texts)?),
@@ -101,7 +103,7 @@ impl Grammar {
             Err(error) if error == NOTHING_FITS => return Err("no text matches it".to_owned()),
             first => drop(first?),
         }
-        Ok(Self { start, vocabulary, failure: Arc::default() })
+        Ok(Self { start, vocabulary, failure: Arc::default(), kind: outputs.name() })
     }
 
     /// A matcher that shares nothing with others.
@@ -162,42 +164,6 @@ pub(super) fn message(error: impl Display) -> String {
 fn of_regex(message: &str) -> String {
     let message = message.split("\n   1 | start: ").next().unwrap_or(message);
     message.find("regex parse error:").map_or(message, |start| &message[start..]).to_owned()
-}
-
-/// A schema that says how JSON is written.
-fn schema_of(schema: &Value) -> Result<Value, String> {
-    let mut fields = match schema {
-        Value::Object(fields) => fields.clone(),
-        Value::Bool(true) => serde_json::Map::new(),
-        Value::Bool(false) => return Err("no value meets the schema `false`".to_owned()),
-        other => return Err(format!("a schema must be an object or a boolean, not `{other}`")),
-    };
-    fields.entry("x-guidance").or_insert_with(
-        || json!({"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false}),
-    );
-    let schema = Value::Object(fields);
-    refuse_counted_names(&schema)?;
-    Ok(schema)
-}
-
-/// Refuses a number of properties of which some have no name in the schema: the same name could be counted twice.
-fn refuse_counted_names(schema: &Value) -> Result<(), String> {
-    match schema {
-        Value::Array(items) => items.iter().try_for_each(refuse_counted_names),
-        Value::Object(fields) => {
-            let required = fields.get("required").and_then(Value::as_array).map_or(0, Vec::len);
-            let least = fields.get("minProperties").and_then(Value::as_f64).unwrap_or(0.0);
-            let named = fields.get("additionalProperties") == Some(&Value::Bool(false))
-                && !fields.contains_key("patternProperties");
-            if least > (required as f64).max(1.0) && !named {
-                return Err("`minProperties` above 1 takes `additionalProperties: false` and no `patternProperties`: \
-                            a property could be counted twice"
-                    .to_owned());
-            }
-            fields.values().try_for_each(refuse_counted_names)
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A regular expression for a list of texts.

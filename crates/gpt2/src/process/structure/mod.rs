@@ -10,9 +10,12 @@
 
 mod gbnf;
 mod grammar;
+mod pattern;
+mod schema;
 mod worker;
 
 use std::io;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use self::grammar::{Grammar, Vocabulary};
 use self::worker::{Allowed, Answer, Request, Worker};
@@ -26,6 +29,9 @@ pub(crate) struct Structure {
     ends: bool,
     /// Number of requests so far.
     requests: u64,
+    failure: Arc<OnceLock<String>>,
+    /// What the grammar was made from.
+    kind: &'static str,
 }
 
 /// The tokens of a sequence behind the prompt, and what may follow them.
@@ -44,7 +50,8 @@ impl Structure {
     pub(crate) fn new(grammar: &Grammar, eos_token_ids: &[u32], vocabulary: usize) -> io::Result<Self> {
         let worker = Worker::start(grammar, eos_token_ids, vocabulary)?;
         let ends = !eos_token_ids.is_empty();
-        let mut structure = Self { worker, sequences: Vec::new(), ends, requests: 0 };
+        let (failure, kind) = (Arc::clone(&grammar.failure), grammar.kind);
+        let mut structure = Self { worker, sequences: Vec::new(), ends, requests: 0, failure, kind };
         // The prompt is on its way through the model now.
         structure.follow(0, &[], None);
         Ok(structure)
@@ -91,7 +98,14 @@ impl Processor for Structure {
     }
 
     fn process(&mut self, context: &Context<'_>, scores: &mut Scores) {
-        match &self.answer(context).allowed {
+        let kind = self.kind;
+        let answer = self.answer(context);
+        if answer.is_dead_end() {
+            // The first failure is the one to tell of.
+            let _ = self.failure.set(dead_end(kind, context.generated()));
+            return scores.keep_ids(&[]);
+        }
+        match &answer.allowed {
             Allowed::Only(ids) => scores.keep_ids(ids),
             Allowed::AllBut(ids) => scores.rule_out(ids),
         }
@@ -109,5 +123,16 @@ impl Processor for Structure {
     }
 }
 
+/// Says that nothing can follow a text that is not complete.
+fn dead_end(kind: &str, generated: usize) -> String {
+    let what = if kind == "json" { "schema" } else { kind };
+    let tokens = if generated == 1 { "token" } else { "tokens" };
+    format!(
+        "the {what} led into a dead end: the text is not complete after {generated} {tokens}, and no token can follow"
+    )
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walks;

@@ -138,6 +138,22 @@ fn a_token_outside_the_grammar_is_told_of() {
 }
 
 #[test]
+fn a_dead_end_is_told_of_where_a_text_gets_there() {
+    // No token spells the second letter.
+    let grammar = regex("(ax|b)c?");
+    let mut structure = Structure::new(&grammar, &[8], 11).expect("a thread");
+    assert_eq!(allowed(&mut structure, &[9], 1), [0, 1]);
+    structure.chosen(&context(&[9], 1), &Scores::default(), 0);
+    // Another sequence is not concerned.
+    assert_eq!(allowed(&mut structure, &[9, 1], 0), [2, 8]);
+    assert_eq!(grammar.failure(), None);
+    assert!(allowed(&mut structure, &[9, 0], 1).is_empty());
+    let told =
+        "the regex led into a dead end: the text is not complete after 1 token, and no token can follow";
+    assert_eq!(grammar.failure(), Some(told));
+}
+
+#[test]
 fn what_is_ruled_out_before_stays_so() {
     for few in [false, true] {
         for ids in [&[0, 3, 9][..], &[]] {
@@ -233,6 +249,10 @@ fn what_cannot_be_is_refused_by_name() {
         (StructuredOutputs::Json(json!(false)), "no value"),
         (StructuredOutputs::Json(json!(["a"])), "an object or a boolean"),
         (StructuredOutputs::Json(json!({"type": "integer", "minimum": 2, "maximum": 1})), "Unsatisfiable"),
+        (
+            StructuredOutputs::Json(json!({"patternProperties": {"a": true}})),
+            "`patternProperties` is not supported",
+        ),
         (text("start: a"), "unknown name"),
         (text("start: <|end|>"), "special tokens"),
         (text("root ::= a"), "no rule `a`"),

@@ -16,6 +16,13 @@ pub(super) struct Answer {
     pub(super) ended: bool,
 }
 
+impl Answer {
+    /// Whether the text is not complete and no token can follow.
+    pub(super) fn is_dead_end(&self) -> bool {
+        !self.ended && matches!(&self.allowed, Allowed::Only(ids) if ids.is_empty())
+    }
+}
+
 /// Tokens that are allowed, ascending; or, where these are most, those that are not.
 #[derive(Debug, PartialEq)]
 pub(super) enum Allowed {

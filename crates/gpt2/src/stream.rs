@@ -10,9 +10,10 @@
 //! ```
 //!
 //! The pieces, joined, are the whole text as [`Tokenizer::decode`] gives it without special tokens, up to the
-//! stop string. Each byte is looked at once per stop string; nothing is decoded twice.
+//! stop string. Stop strings are matched on the text with its special tokens, whether these are shown or not. Each
+//! byte is looked at once per stop string; nothing is decoded twice.
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::tokenizer::{SpecialText, Tokenizer, TokenizerError};
 
 /// Turns token ids into pieces of text.
 ///
@@ -42,8 +43,12 @@ pub struct TextStream<'t> {
     tokenizer: &'t Tokenizer,
     stops: Vec<StopString>,
     stopped: Option<usize>,
+    special: SpecialText,
+    keeps_stop: bool,
     /// Bytes not given out yet.
     held: Vec<u8>,
+    /// The last bytes, shown or not, as many as a stop string matches so far: whether each is shown.
+    shown: Vec<bool>,
     /// The piece that the last call gave out.
     piece: String,
 }
@@ -54,41 +59,87 @@ impl<'t> TextStream<'t> {
     /// An empty stop string is never found.
     pub fn new(tokenizer: &'t Tokenizer, stop: &[String]) -> Self {
         let stops = stop.iter().filter(|text| !text.is_empty()).map(|text| StopString::new(text)).collect();
-        Self { tokenizer, stops, stopped: None, held: Vec::new(), piece: String::new() }
+        Self {
+            tokenizer,
+            stops,
+            stopped: None,
+            special: SpecialText::Skip,
+            keeps_stop: false,
+            held: Vec::new(),
+            shown: Vec::new(),
+            piece: String::new(),
+        }
+    }
+
+    /// Says whether special tokens are part of the text. Default: they are not.
+    #[must_use]
+    pub fn special_text(self, special: SpecialText) -> Self {
+        Self { special, ..self }
+    }
+
+    /// Says whether the text ends with the stop string instead of before it. Default: before it.
+    #[must_use]
+    pub fn keep_stop(self, keeps_stop: bool) -> Self {
+        Self { keeps_stop, ..self }
     }
 
     /// Takes the next token and returns the text that is certain now, often empty.
     ///
-    /// Special tokens and ids of padding add nothing. The stream stops with the first byte that completes a
-    /// stop string; where one byte completes several, the longest counts. That string and all that follows it
-    /// are left out, however the text was cut into tokens. After the stop, every piece is empty.
+    /// Padding ids add nothing, and neither do special tokens unless [they are kept](Self::special_text). The stream
+    /// stops with the first byte that completes a stop string; where one byte completes several, the longest counts.
+    /// That string, unless [it is kept](Self::keep_stop), and all that follows it are left out, however the text was
+    /// cut into tokens. A special token that is not shown is part of what stop strings are matched on. After the stop,
+    /// every piece is empty.
     ///
     /// # Errors
     ///
     /// When the tokenizer does not know `id`; the stream is as it was.
     pub fn push(&mut self, id: u32) -> Result<&str, TokenizerError> {
-        self.piece.clear();
         let tokenizer = self.tokenizer;
         let bytes = tokenizer.token_bytes(id).ok_or_else(|| tokenizer.unknown(id))?;
-        if self.stopped.is_some() || tokenizer.is_special(id) {
-            return Ok(&self.piece);
+        Ok(self.take(bytes, self.special == SpecialText::Keep || !tokenizer.is_special(id)))
+    }
+
+    /// Takes a token that ends the text. It is shown as special tokens are, even if it is an ordinary one.
+    pub(crate) fn push_end(&mut self, id: u32) -> &str {
+        let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
+        self.take(bytes, self.special == SpecialText::Keep)
+    }
+
+    /// Takes the bytes of a token, which are shown or only matched.
+    fn take(&mut self, bytes: &[u8], shown: bool) -> &str {
+        self.piece.clear();
+        if self.stopped.is_some() {
+            return &self.piece;
         }
         for &byte in bytes {
-            self.held.push(byte);
+            if shown {
+                self.held.push(byte);
+            }
+            self.shown.push(shown);
             let complete = self.stops.iter_mut().enumerate().filter_map(|(index, stop)| {
                 let complete = stop.advance(byte);
                 complete.then_some((stop.text.len(), index))
             });
             if let Some((length, index)) = complete.max() {
-                self.held.truncate(self.held.len() - length);
+                if !self.keeps_stop {
+                    self.held.truncate(self.held.len() - self.last_shown(length));
+                }
                 self.stopped = Some(index);
                 self.release(self.held.len(), Tail::Ends);
-                return Ok(&self.piece);
+                return &self.piece;
             }
         }
         let candidate = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
-        self.release(self.held.len() - candidate, Tail::Continues);
-        Ok(&self.piece)
+        self.shown.drain(..self.shown.len() - candidate);
+        let wait = if self.keeps_stop { 0 } else { self.last_shown(candidate) };
+        self.release(self.held.len() - wait, Tail::Continues);
+        &self.piece
+    }
+
+    /// How many of the last bytes are shown.
+    fn last_shown(&self, bytes: usize) -> usize {
+        self.shown[self.shown.len() - bytes..].iter().filter(|&&shown| shown).count()
     }
 
     /// Ends the text and returns what was held back: the start of a stop string that never came, or U+FFFD
@@ -99,6 +150,7 @@ impl<'t> TextStream<'t> {
         self.piece.clear();
         self.release(self.held.len(), Tail::Ends);
         self.stops.iter_mut().for_each(|stop| stop.matched = 0);
+        self.shown.clear();
         &self.piece
     }
 
@@ -226,12 +278,77 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_string_is_found_within_and_across_tokens_and_special_tokens() {
+    fn stop_strings_are_matched_on_the_text_with_its_special_tokens() {
         let tokenizer = byte_tokenizer();
         let end_of_text = tokenizer.end_of_text().expect("the vocabulary has it");
+        let ids = |text: &str| {
+            let part = |part: &str| part.bytes().map(u32::from).collect::<Vec<_>>();
+            text.split("<|endoftext|>").map(part).collect::<Vec<_>>().join(&end_of_text)
+        };
+        let read = |text: &str, stop: &str, special: SpecialText, keep: bool| {
+            let mut stream =
+                TextStream::new(&tokenizer, &strings(&[stop])).special_text(special).keep_stop(keep);
+            let mut read = String::new();
+            for id in ids(text) {
+                read.push_str(stream.push(id).expect("a token"));
+            }
+            read.push_str(stream.finish());
+            (read, stream.stopped().is_some())
+        };
+        // The text, the stop string, the text without and with special tokens, the same with the stop string.
+        for (text, stop, texts, kept) in [
+            ("ab<|endoftext|>cd", "<|endoftext|>", ["ab", "ab"], ["ab", "ab<|endoftext|>"]),
+            ("ab<|endoftext|>cd", "b<|endoftext|>c", ["a", "a"], ["abc", "ab<|endoftext|>c"]),
+            ("ab<|endoftext|>cd", "of", ["ab", "ab<|end"], ["ab", "ab<|endof"]),
+            ("ab<|endoftext|>cd", ">c", ["ab", "ab<|endoftext|"], ["abc", "ab<|endoftext|>c"]),
+            ("€<|endoftext|>€", "<|endoftext|>\u{20ac}", ["€", "€"], ["€€", "€<|endoftext|>€"]),
+            // It begins again within what it has matched.
+            ("<|<|endoftext|>b", "<|endoftext|>b", ["<|", "<|"], ["<|b", "<|<|endoftext|>b"]),
+        ] {
+            let found = |text: &str| (text.to_owned(), true);
+            for (special, without, with) in
+                [(SpecialText::Skip, texts[0], kept[0]), (SpecialText::Keep, texts[1], kept[1])]
+            {
+                assert_eq!(read(text, stop, special, false), found(without), "{text} {stop} {special:?}");
+                assert_eq!(read(text, stop, special, true), found(with), "{text} {stop} {special:?}");
+            }
+        }
+        // What is on both sides of a special token is not next to each other.
+        let text = "b<|endoftext|>c";
+        assert_eq!(read(text, "bc", SpecialText::Skip, false), ("bc".to_owned(), false));
+        assert_eq!(read(text, "bc", SpecialText::Keep, false), (text.to_owned(), false));
+    }
+
+    #[test]
+    fn an_end_token_is_matched_and_shown_only_with_special_tokens() {
+        let tokenizer = byte_tokenizer();
+        let end = |stop: &str, special: SpecialText, id: u32| {
+            let mut stream = TextStream::new(&tokenizer, &strings(&[stop])).special_text(special);
+            let mut text = stream.push(b'a'.into()).expect("a byte").to_owned();
+            text.push_str(stream.push_end(id));
+            text.push_str(stream.finish());
+            (text, stream.stopped().is_some())
+        };
+        let end_of_text = tokenizer.end_of_text().expect("the vocabulary has it");
+        for (stop, special, id, text, stopped) in [
+            ("z", SpecialText::Skip, end_of_text, "a", false),
+            ("z", SpecialText::Keep, end_of_text, "a<|endoftext|>", false),
+            ("a<|end", SpecialText::Skip, end_of_text, "", true),
+            ("<|end", SpecialText::Keep, end_of_text, "a", true),
+            // An ordinary token, and one that the tokenizer does not know.
+            ("z", SpecialText::Skip, b'b'.into(), "a", false),
+            ("z", SpecialText::Keep, b'b'.into(), "ab", false),
+            ("z", SpecialText::Keep, 1000, "a", false),
+        ] {
+            assert_eq!(end(stop, special, id), (text.to_owned(), stopped), "{stop} {special:?} {id}");
+        }
+    }
+
+    #[test]
+    fn nothing_follows_a_stop() {
+        let tokenizer = byte_tokenizer();
         let mut stream = TextStream::new(&tokenizer, &strings(&["bc"]));
         assert_eq!(stream.push(b'b'.into()).expect("a byte"), "");
-        assert_eq!(stream.push(end_of_text).expect("a token"), "");
         assert_eq!(stream.push(b'c'.into()).expect("a byte"), "");
         assert_eq!(stream.stopped(), Some("bc"));
         assert_eq!(stream.push(b'd'.into()).expect("a byte"), "", "nothing follows a stop");

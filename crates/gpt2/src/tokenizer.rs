@@ -39,7 +39,8 @@ use serde_json::json;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, AddedVocabulary, Model, NormalizerWrapper, OffsetType};
 
-use self::bytes::{MAX_VOCABULARY, TokenBytes};
+use self::bytes::MAX_VOCABULARY;
+pub(crate) use self::bytes::TokenBytes;
 use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, refuse_unless};
 use self::parts::{Finish, Splitting, check_decoder, check_normalizer};
 use self::settings::{Companions, Settings};
@@ -86,7 +87,7 @@ pub struct Tokenizer {
     /// Finds the added tokens in a text; `ordinary` finds only those that are not special.
     added: AddedVocabulary,
     ordinary: AddedVocabulary,
-    bytes: TokenBytes,
+    bytes: Arc<TokenBytes>,
     /// Ids of the special tokens, ascending.
     special: Vec<u32>,
     /// Rows of the model's `wte`, where that is more than the vocabulary.
@@ -239,7 +240,7 @@ impl Tokenizer {
             let expected = "without leading white space, as one has `rstrip`";
             refuse_unless(false, "added tokens", expected, entry.token.content.clone())?;
         }
-        let bytes = TokenBytes::new(&model.vocab, &added_tokens)?;
+        let bytes = Arc::new(TokenBytes::new(&model.vocab, &added_tokens)?);
         for id in finish.before.iter().chain(&finish.after) {
             let expected = "with ids of the vocabulary";
             refuse_unless(bytes.get(*id).is_some(), "post_processor", expected, id.to_string())?;
@@ -448,6 +449,11 @@ impl Tokenizer {
     /// Says whether an id is a special token's.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.binary_search(&id).is_ok()
+    }
+
+    /// The bytes of all tokens.
+    pub(crate) fn bytes(&self) -> Arc<TokenBytes> {
+        Arc::clone(&self.bytes)
     }
 
     /// The trie of the tokens, which is made once.

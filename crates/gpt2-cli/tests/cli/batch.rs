@@ -373,7 +373,7 @@ fn an_interrupted_run_goes_on_with_its_seed_and_with_nothing_else_changed() {
         (&["--resume", "--dtype=int8"], "`dtype` was \"f32\", and is \"int8\""),
         (&["--resume", "--seed=1"], &was_seed),
         (&["--resume", "--unordered"], "`unordered` was false, and is true"),
-        (&["--resume", "--bad-words=the"], "`bad_words` was [], and is [\"the\"]"),
+        (&["--resume", "--bad-words=the"], "`bad_words` was null, and is [\"the\"]"),
         (&["--resume", "--logprobs=1"], "`logprobs` was null, and is 1"),
         (&["--resume", "--special-tokens=text"], "`special_tokens` was true, and is false"),
         (&["--resume", "--negative-prompt=no"], "`negative_prompt` was null, and is \"no\""),

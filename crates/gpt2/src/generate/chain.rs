@@ -5,7 +5,7 @@ use super::config::{ForcedWords, GenerationConfig, SamplerName};
 use super::details::Recording;
 use crate::process::structure::{Grammar, Structure};
 use crate::process::{
-    Context, Dry, DynamicTemperature, EncoderRepetitionPenalty, EpsilonCutoff, EtaCutoff,
+    BadWords, Context, Dry, DynamicTemperature, EncoderRepetitionPenalty, EpsilonCutoff, EtaCutoff,
     ExponentialDecayLengthPenalty, ForcedTokens, FrequencyPenalty, HammingDiversity, MinLength, MinP,
     Mirostat, NoRepeatNgram, Processor, RemoveInvalidValues, RenormalizeLogits, RepetitionPenalty, Scores,
     SequenceBias, SuppressTokens, Temperature, TopH, TopK, TopNSigma, TopP, TypicalP, Xtc,
@@ -106,6 +106,7 @@ impl Chain {
         chain.add_penalties(config);
         chain.add_dry(config, setup.tokenizer)?;
         chain.add_constraints(config, &eos, setup.total_tokens);
+        chain.add_bad_words(config, setup, &eos)?;
         chain.add_structure(config, setup, &eos)?;
         if config.samples() {
             // With several beams there must be something to go on with beside every end; as in transformers, one end
@@ -220,6 +221,19 @@ impl Chain {
             let suppress = SuppressTokens::at_begin(ids.clone(), forced);
             self.add(Place::BeginSuppressTokens, Box::new(suppress));
         }
+    }
+
+    /// The texts that may not occur.
+    fn add_bad_words(
+        &mut self,
+        config: &GenerationConfig,
+        setup: &Setup<'_>,
+        eos: &[u32],
+    ) -> Result<(), GenerateError> {
+        let Some(texts) = config.bad_words.as_ref().filter(|texts| !texts.is_empty()) else { return Ok(()) };
+        let tokenizer = setup.tokenizer.ok_or(GenerateError::NoTokenizer("bad_words"))?;
+        self.add(Place::BadWords, Box::new(BadWords::new(texts, tokenizer, eos, setup.vocabulary)));
+        Ok(())
     }
 
     /// What the text must match.

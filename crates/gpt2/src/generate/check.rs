@@ -12,6 +12,14 @@ pub struct Idle {
     pub reason: &'static str,
 }
 
+/// Settings that change how fast a text comes, and nothing of the text.
+pub const SPEED_ONLY: [Idle; 3] = {
+    const fn of(setting: &'static str) -> Idle {
+        Idle { setting, reason: "the model chooses every token, whatever was guessed" }
+    }
+    [of("prompt_lookup_num_tokens"), of("max_matching_ngram_size"), of("num_assistant_tokens")]
+};
+
 /// Whether a setting may have a value.
 type Allowed = fn(f64) -> bool;
 
@@ -112,6 +120,13 @@ impl GenerationConfig {
     fn check_choices(&self) -> Result<(), GenerateError> {
         let empty = |phrases: &[Vec<u32>]| phrases.iter().any(Vec::is_empty);
         let forced_empty = |words: &ForcedWords| words.phrases().is_empty() || empty(words.phrases());
+        if self.bad_words.iter().flatten().any(String::is_empty) {
+            return Err(GenerateError::setting(
+                "bad_words",
+                "texts of at least one character",
+                "an empty one",
+            ));
+        }
         if self.bad_words_ids.as_deref().is_some_and(empty) {
             return Err(GenerateError::setting(
                 "bad_words_ids",
@@ -211,6 +226,7 @@ impl GenerationConfig {
         let greedy = !samples;
         let set = |value: Option<f64>, neutral: f64| value.is_some_and(|value| value != neutral);
         let mirostat = self.mirostat.is_some_and(|version| version > 0);
+        let no_dry = !set(self.dry_multiplier, 0.0);
         // What `samplers` gives an order to: penalties, what draws are restricted by, and what mirostat replaces of it.
         let penalties = [
             ("repetition_penalty", set(self.repetition_penalty, 1.0), SamplerName::Penalties),
@@ -274,11 +290,34 @@ impl GenerationConfig {
                 self.xtc_threshold.is_some() && !set(self.xtc_probability, 0.0),
                 "`xtc_probability` is 0",
             ),
-            ("dry_base", self.dry_base.is_some() && !set(self.dry_multiplier, 0.0), "`dry_multiplier` is 0"),
+            ("dry_base", self.dry_base.is_some() && no_dry, "`dry_multiplier` is 0"),
+            ("dry_allowed_length", self.dry_allowed_length.is_some() && no_dry, "`dry_multiplier` is 0"),
+            ("dry_penalty_last_n", self.dry_penalty_last_n.is_some() && no_dry, "`dry_multiplier` is 0"),
             (
-                "dry_allowed_length",
-                self.dry_allowed_length.is_some() && !set(self.dry_multiplier, 0.0),
+                "dry_sequence_breakers",
+                self.dry_sequence_breakers.is_some() && no_dry,
                 "`dry_multiplier` is 0",
+            ),
+            (
+                "dynatemp_exponent",
+                self.dynatemp_exponent.is_some() && !set(self.dynatemp_range, 0.0),
+                "`dynatemp_range` is 0",
+            ),
+            (
+                "min_length",
+                self.min_length.is_some_and(|n| n > 0) && self.min_new_tokens.is_some(),
+                "`min_new_tokens` stands in for it",
+            ),
+            (
+                "include_stop_str_in_output",
+                self.include_stop_str_in_output == Some(true)
+                    && self.stop_strings.as_ref().is_none_or(|texts| texts.iter().all(String::is_empty)),
+                "there is no stop string",
+            ),
+            (
+                "pad_token_id",
+                self.pad_token_id.is_some() && self.groups() == 1,
+                "no text is padded; it is a matter of groups of beams (`num_beam_groups`)",
             ),
             (
                 "max_matching_ngram_size",

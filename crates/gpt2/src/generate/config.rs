@@ -40,8 +40,11 @@ pub struct GenerationConfig {
     /// Texts that end a continuation.
     #[serde(deserialize_with = "one_or_many")]
     pub stop_strings: Option<Vec<String>>,
-    /// Whether the stop string stays in the text, as it does in transformers. Default: no.
+    /// Whether the text ends with the stop string instead of before it. Default: no.
     pub include_stop_str_in_output: Option<bool>,
+    /// Whether special tokens, the end token among them, are left out of the text. Stop strings are matched on the text
+    /// with them in any case. Default: yes.
+    pub skip_special_tokens: Option<bool>,
     /// What happens when the model's context is full. Default: the text ends.
     pub overflow: Option<Overflow>,
 
@@ -107,7 +110,9 @@ pub struct GenerationConfig {
     pub no_repeat_ngram_size: Option<usize>,
     /// Length of the phrases of the prompt that may not occur again; 0 means any may. Default: 0.
     pub encoder_no_repeat_ngram_size: Option<usize>,
-    /// Phrases that may not occur.
+    /// Texts that may not occur, in whatever tokens they are written; a token that has one as part of a longer word stays.
+    pub bad_words: Option<Vec<String>>,
+    /// Phrases that may not occur, in these tokens.
     pub bad_words_ids: Option<Vec<Vec<u32>>>,
     /// What is added to the score of the token that completes a phrase.
     pub sequence_bias: Option<Vec<(Vec<u32>, f64)>>,
@@ -432,6 +437,7 @@ impl GenerationConfig {
             max_time: self.max_time.or(base.max_time),
             stop_strings: self.stop_strings.or(base.stop_strings),
             include_stop_str_in_output: self.include_stop_str_in_output.or(base.include_stop_str_in_output),
+            skip_special_tokens: self.skip_special_tokens.or(base.skip_special_tokens),
             overflow: self.overflow.or(base.overflow),
             do_sample: self.do_sample.or(base.do_sample),
             num_beams: self.num_beams.or(base.num_beams),
@@ -462,6 +468,7 @@ impl GenerationConfig {
             encoder_no_repeat_ngram_size: self
                 .encoder_no_repeat_ngram_size
                 .or(base.encoder_no_repeat_ngram_size),
+            bad_words: self.bad_words.or(base.bad_words),
             bad_words_ids: self.bad_words_ids.or(base.bad_words_ids),
             sequence_bias: self.sequence_bias.or(base.sequence_bias),
             suppress_tokens: self.suppress_tokens.or(base.suppress_tokens),

@@ -57,8 +57,7 @@ impl StopStrings<'_> {
         let mut tail: Vec<u8> = Vec::new();
         let mut last = 0;
         for (index, &id) in continuation.iter().rev().enumerate() {
-            let bytes =
-                self.tokenizer.token_bytes(id).filter(|_| !self.tokenizer.is_special(id)).unwrap_or_default();
+            let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
             last = if index == 0 { bytes.len() } else { last };
             tail.splice(0..0, bytes.iter().copied());
             if tail.len() >= last + longest {

@@ -38,7 +38,7 @@ use serde::Serialize;
 
 pub use batch::{Batch, BatchEvent, BatchStats};
 pub use chain::{Chain, Setup};
-pub use check::Idle;
+pub use check::{Idle, SPEED_ONLY};
 pub use config::{
     DolaHalf, DolaLayers, EarlyStopping, ForcedWords, GenerationConfig, Overflow, Rng, SamplerName,
     SeedingScheme, Watermarking,

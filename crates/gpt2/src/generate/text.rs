@@ -2,7 +2,7 @@
 
 use crate::process::structure::Grammar;
 use crate::stream::TextStream;
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::tokenizer::{SpecialText, Tokenizer, TokenizerError};
 
 use super::{Details, FinishReason, GenerateError, GeneratedToken, Generation, GenerationConfig, Repetition};
 
@@ -18,7 +18,9 @@ pub struct TextDelta {
 /// One return sequence, as far as it has come.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Completion {
-    /// The continuation, without the prompt and without the stop string.
+    /// The continuation, without the prompt. Whether it has the stop string and special tokens, the end token among them,
+    /// is up to [`include_stop_str_in_output`](GenerationConfig::include_stop_str_in_output) and
+    /// [`skip_special_tokens`](GenerationConfig::skip_special_tokens).
     pub text: String,
     /// The generated tokens, the end token included.
     pub tokens: Vec<u32>,
@@ -48,7 +50,13 @@ impl<'m> Texts<'m> {
     pub(super) fn new(tokenizer: Option<&'m Tokenizer>, config: &GenerationConfig) -> Self {
         let count = config.sequences();
         let stop = config.stop_strings.as_deref().unwrap_or_default();
-        let stream = |tokenizer| (0..count).map(|_| TextStream::new(tokenizer, stop)).collect();
+        let special = match config.skip_special_tokens {
+            Some(false) => SpecialText::Keep,
+            Some(true) | None => SpecialText::Skip,
+        };
+        let keep = config.include_stop_str_in_output == Some(true);
+        let new = |tokenizer| TextStream::new(tokenizer, stop).special_text(special).keep_stop(keep);
+        let stream = |tokenizer| (0..count).map(|_| new(tokenizer)).collect();
         Self {
             streams: tokenizer.map_or_else(Vec::new, stream),
             completions: vec![Completion::default(); count],
@@ -71,12 +79,10 @@ impl<'m> Texts<'m> {
     ) -> Result<(TextDelta, bool), TokenizerError> {
         let (mut text, mut stopped) = (String::new(), false);
         if let Some(stream) = self.streams.get_mut(token.sequence) {
-            // The end token is no text, whatever it spells.
-            if token.finish != Some(FinishReason::Eos) {
-                text.push_str(stream.push(token.id)?);
-            }
+            let ends = token.finish == Some(FinishReason::Eos);
+            text.push_str(if ends { stream.push_end(token.id) } else { stream.push(token.id)? });
             stopped = stream.stopped().is_some();
-            if stopped {
+            if stopped && !ends {
                 token.finish = Some(FinishReason::Stop);
             } else if token.finish.is_some() {
                 text.push_str(stream.finish());
@@ -104,8 +110,9 @@ impl<'m> Texts<'m> {
 
 /// A [`Generation`] read as text.
 ///
-/// Stop strings are matched on the text of the continuation, wherever tokens begin and end; the
-/// stop string and what follows it are left out.
+/// Stop strings are matched on the text of the continuation with its special tokens, wherever tokens begin and end. What
+/// follows the stop string is left out, and so is the stop string itself unless
+/// [`include_stop_str_in_output`](GenerationConfig::include_stop_str_in_output) is set.
 pub struct TextGeneration<'m> {
     generation: Generation<'m>,
     texts: Texts<'m>,

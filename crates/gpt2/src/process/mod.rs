@@ -4,6 +4,7 @@
 //! [`GenerationConfig`](crate::generate::GenerationConfig). A token that is ruled out has the score `-inf`.
 
 mod allowed;
+mod bad_words;
 mod bias;
 mod cutoff;
 mod distribution;
@@ -28,6 +29,7 @@ mod xtc;
 
 pub(crate) use allowed::Allowed;
 pub use allowed::PrefixAllowedTokens;
+pub use bad_words::BadWords;
 pub use bias::SequenceBias;
 pub use cutoff::{EpsilonCutoff, EtaCutoff};
 pub use diversity::HammingDiversity;

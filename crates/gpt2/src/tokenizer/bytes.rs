@@ -11,7 +11,7 @@ pub(super) const MAX_VOCABULARY: usize = 1 << 20;
 const _: () = assert!(MAX_FILE <= u32::MAX as usize, "the tokens of a file fit into a `TokenBytes`");
 
 /// The bytes behind every id, end to end.
-pub(super) struct TokenBytes {
+pub(crate) struct TokenBytes {
     bytes: Vec<u8>,
     /// Token `id` is `bytes[starts[id]..starts[id + 1]]`; an id without a token is empty.
     starts: Vec<u32>,
@@ -84,7 +84,7 @@ impl TokenBytes {
         self.starts.len() - 1
     }
 
-    pub(super) fn get(&self, id: u32) -> Option<&[u8]> {
+    pub(crate) fn get(&self, id: u32) -> Option<&[u8]> {
         let (&start, &end) = (self.starts.get(id as usize)?, self.starts.get(id as usize + 1)?);
         Some(&self.bytes[start as usize..end as usize])
     }

@@ -233,10 +233,10 @@ struct Penalties {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Constraints")]
 struct Constraints {
-    /// Text that must not occur, with or without a space before it; may be repeated
+    /// Text that must not occur, however it is split into tokens; may be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     bad_words: Vec<String>,
-    /// Like `--bad-words`, but token ids: `1,2`; may be repeated
+    /// Token ids that must not occur in this order: `1,2`; may be repeated
     #[arg(long, value_name = "IDS", value_parser = ids)]
     bad_words_ids: Vec<Ids>,
     /// Add X to a token's score when it would complete this sequence of ids: `1,2=-3.5`; may be repeated
@@ -278,10 +278,14 @@ struct End {
     /// `\n` is a newline, `\t` a tab, `\\` a backslash.
     #[arg(long, alias = "stop-strings", value_name = "TEXT", value_parser = escaped, allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Include the stop string in the output
+    /// End with the stop string instead of before it
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true", value_parser = truth, requires = "stop")]
+    #[arg(default_missing_value = "true", value_parser = truth)]
     include_stop_str_in_output: Option<bool>,
+    /// Leave special tokens out of the text; stop strings match them either way [default: true]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = truth)]
+    skip_special_tokens: Option<bool>,
     /// Token ids that end the text, separated by commas [default: the model's]
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     #[arg(allow_negative_numbers = true, conflicts_with = "ignore_eos")]
@@ -377,6 +381,7 @@ impl Settings {
             dry_allowed_length: penalties.dry_allowed_length,
             dry_penalty_last_n: penalties.dry_penalty_last_n,
             dry_sequence_breakers: some(&penalties.dry_sequence_breakers),
+            bad_words: some(&constraints.bad_words),
             bad_words_ids: some(
                 &constraints.bad_words_ids.iter().map(|ids| ids.to_vec()).collect::<Vec<_>>(),
             ),
@@ -394,6 +399,7 @@ impl Settings {
             structured_outputs: None,
             stop_strings: some(&end.stop),
             include_stop_str_in_output: end.include_stop_str_in_output,
+            skip_special_tokens: end.skip_special_tokens,
             eos_token_id: if end.ignore_eos { Some(Vec::new()) } else { end.eos_token_id.clone() },
             ..speculation.given()
         }
@@ -465,9 +471,6 @@ impl Settings {
             }
             Ok(phrases)
         };
-        for text in &self.constraints.bad_words {
-            config.bad_words_ids.get_or_insert_default().extend(both(text)?);
-        }
         for text in &self.mode.force_words {
             let mut phrases = text.split('|').map(both).collect::<Result<Vec<_>, _>>()?.concat();
             // Where one begins with another, that other occurs with it: a search takes the shorter one only.
@@ -484,9 +487,9 @@ impl Settings {
         Ok(())
     }
 
-    /// The texts that become tokens: those that must not occur, and those that must.
-    pub(super) fn words(&self) -> (&[String], &[String]) {
-        (&self.constraints.bad_words, &self.mode.force_words)
+    /// The texts that must occur, which become tokens.
+    pub(super) fn force_words(&self) -> &[String] {
+        &self.mode.force_words
     }
 
     /// Flags with texts that change nothing, and why; they are not part of the settings yet.

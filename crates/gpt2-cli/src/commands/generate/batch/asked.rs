@@ -29,7 +29,6 @@ pub(super) fn asked_for(
         prompts.update(b"\n");
     }
     let formats = loaded.model.formats();
-    let (bad_words, force_words) = arguments.settings.words();
     let fields = [
         ("gpt2", env!("CARGO_PKG_VERSION").into()),
         ("model", loaded.name.as_str().into()),
@@ -39,8 +38,7 @@ pub(super) fn asked_for(
         ("vocabulary", hexadecimal(vocabulary(&loaded.tokenizer))),
         ("settings", serde_json::to_value(base).map_err(Failure::new)?),
         ("negative_prompt", json!(arguments.settings.negative_prompt())),
-        ("bad_words", json!(bad_words)),
-        ("force_words", json!(force_words)),
+        ("force_words", json!(arguments.settings.force_words())),
         ("special_tokens", (arguments.prompt.special() == SpecialTokens::Parse).into()),
         ("logprobs", json!(arguments.logprobs)),
         ("trace", arguments.trace.into()),

@@ -4,6 +4,7 @@
 //! that has one token for each character; the demo model is only asked whether it works.
 
 mod batch;
+mod ends;
 mod generate;
 mod generation_guide;
 mod habits;

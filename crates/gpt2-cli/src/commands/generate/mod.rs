@@ -81,6 +81,16 @@ struct Files {
 /// Why a negative prompt changes nothing.
 const UNGUIDED: &str = "it takes a `guidance_scale` other than 1";
 
+/// What is said of a prompt that ends in a space.
+const ENDS_IN_SPACE: &str = "the prompt ends in a space; GPT-2's tokens begin with theirs: leave it out, or use \
+                             `--token-healing`";
+
+/// Whether a prompt ends in a space that the continuation would have begun with. What must match something begins as that
+/// does.
+fn ends_in_space(prompt: &str, config: &GenerationConfig) -> bool {
+    prompt.ends_with(' ') && config.token_healing != Some(true) && config.structured_outputs.is_none()
+}
+
 /// Generates and shows the continuations.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let Arguments { settings, files: Files { print_config, .. }, batch, .. } = arguments;
@@ -110,6 +120,9 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
         return Ok(terminal.output.text(&(config.to_json() + "\n"), anstyle::Style::new())?);
     }
     arguments.say_what_is_idle(&config, options, terminal)?;
+    if ends_in_space(&prompt, &config) {
+        terminal.note(ENDS_IN_SPACE);
+    }
 
     let loaded = files.load(options, terminal)?;
     let assistant = settings.speculation.assistant(&files, &loaded, options, terminal)?;

@@ -1,5 +1,6 @@
 //! The prompts of a batch, and the settings that each has of its own.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -30,6 +31,8 @@ pub(super) struct Line {
     pub(super) negative_prompt: Option<String>,
     /// The settings that it has of its own.
     pub(super) config: GenerationConfig,
+    /// Whether half of a surrogate pair in it was read as U+FFFD.
+    pub(super) replaced: bool,
 }
 
 impl Line {
@@ -99,6 +102,7 @@ pub(super) fn of_texts(prompts: &[String]) -> Vec<Line> {
         id: None,
         negative_prompt: None,
         config: GenerationConfig::default(),
+        replaced: false,
     };
     prompts.iter().enumerate().map(line).collect()
 }
@@ -123,7 +127,8 @@ fn numbered(name: &str, (index, line): (usize, &str)) -> Option<Result<Line, Fai
 fn parse_line(line: &str, place: &str) -> Result<Line, String> {
     // The parser counts lines too, and there is one.
     let syntax = |error: serde_json::Error| error.to_string().replace(" line 1 column ", " column ");
-    let mut fields = match serde_json::from_str(line.trim_end()).map_err(syntax)? {
+    let whole = whole_characters(line.trim_end());
+    let mut fields = match serde_json::from_str(&whole).map_err(syntax)? {
         Value::String(prompt) => Map::from_iter([("prompt".to_owned(), Value::String(prompt))]),
         Value::Object(fields) => fields,
         _ => return Err("expected a string or an object".to_owned()),
@@ -139,8 +144,36 @@ fn parse_line(line: &str, place: &str) -> Result<Line, String> {
     let config = GenerationConfig::from_fields(fields).map_err(|error| error.to_string())?;
     match config.other.keys().next() {
         Some(unknown) => Err(format!("there is no setting `{unknown}`")),
-        None => Ok(Line { place: place.to_owned(), prompt, id, negative_prompt, config }),
+        None => {
+            let replaced = matches!(whole, Cow::Owned(_));
+            Ok(Line { place: place.to_owned(), prompt, id, negative_prompt, config, replaced })
+        }
     }
+}
+
+/// JSON with U+FFFD for every escape that is half of a surrogate pair without the other half, and so no character.
+fn whole_characters(json: &str) -> Cow<'_, str> {
+    let unit = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    };
+    let (mut whole, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(escape) = json[at..].find('\\') {
+        at += escape;
+        match (unit(at), unit(at + 6)) {
+            (Some(0xD800..0xDC00), Some(0xDC00..0xE000)) => at += 12,
+            (Some(0xD800..0xE000), _) => {
+                whole.push_str(&json[copied..at]);
+                whole.push_str("\\ufffd");
+                at += 6;
+                copied = at;
+            }
+            (Some(_), _) => at += 6,
+            // Whatever it is: the parser says so if it cannot be.
+            (None, _) => at += 1 + json[at + 1..].chars().next().map_or(0, char::len_utf8),
+        }
+    }
+    if copied == 0 { Cow::Borrowed(json) } else { Cow::Owned(whole + &json[copied..]) }
 }
 
 #[cfg(test)]
@@ -165,8 +198,35 @@ mod tests {
             id: Some(json!([7])),
             negative_prompt: Some("no".to_owned()),
             config,
+            replaced: false,
         };
         assert_eq!(lines[1], expected);
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_read_as_a_replacement_character() {
+        for (line, expected) in [
+            (r#""a\ud83d""#, "a\u{fffd}"),
+            (r#""\uDE00b""#, "\u{fffd}b"),
+            (r#""\ud83d\ud83d\ude00\ude00""#, "\u{fffd}😀\u{fffd}"),
+            (r#""\ud83d\\ude00""#, "\u{fffd}\\ude00"),
+            (r#""\ud83d\n""#, "\u{fffd}\n"),
+        ] {
+            let line = parse_line(line, "x").unwrap();
+            assert_eq!((&*line.prompt, line.replaced), (expected, true));
+        }
+        for (line, expected) in [
+            (r#""\ud83d\ude00""#, "😀"),
+            (r#""\\ud83d""#, "\\ud83d"),
+            (r#""\u00e9\"é\\""#, "é\"é\\"),
+            (r#""\ufffd""#, "\u{fffd}"),
+        ] {
+            let line = parse_line(line, "x").unwrap();
+            assert_eq!((&*line.prompt, line.replaced), (expected, false));
+        }
+        for line in [r#""\ud83""#, r#""\ud83dé"#, r#""\u+83d""#, r#""a\"#, r#""\é""#] {
+            assert!(parse_line(line, "x").is_err(), "{line}");
+        }
     }
 
     #[test]

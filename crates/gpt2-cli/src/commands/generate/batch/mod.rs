@@ -21,7 +21,7 @@ use self::journal::{Journal, Record as Written, There};
 use self::lines::Line;
 use super::record::{Inputs, Record};
 use super::settings::Settings;
-use super::{Arguments, UNGUIDED, blame, sets, structure, summary, trace};
+use super::{Arguments, ENDS_IN_SPACE, UNGUIDED, blame, ends_in_space, sets, structure, summary, trace};
 use crate::arguments::{Options, at_most};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
@@ -219,6 +219,14 @@ impl Job {
         terminal: &Terminal,
     ) -> Result<(), Failure> {
         let Self { line, config } = self;
+        if line.replaced {
+            let message =
+                format!("{}: half of a surrogate pair is no character, and read as U+FFFD", line.place);
+            terminal.note(&message);
+        }
+        if ends_in_space(&line.prompt, config) && said.insert("prompt") {
+            terminal.note(&format!("{ENDS_IN_SPACE} ({})", line.place));
+        }
         if !line.has_settings() {
             return Ok(());
         }

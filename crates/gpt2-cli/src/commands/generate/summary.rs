@@ -160,7 +160,8 @@ fn settings(config: &GenerationConfig) -> String {
 
 /// The settings as the notebook's function prints them: `max_length=60, temperature=0.7`.
 pub(super) fn parameters(config: &GenerationConfig) -> String {
-    let fields = fields(config);
+    let mut fields = fields(config);
+    fields.entry("num_return_sequences").or_insert(config.sequences().into());
     let others = ["max_length", "max_new_tokens"].map(|name| (name, fields.get(name).cloned()));
     let last = ["num_return_sequences", "do_sample", "seed"].map(|name| (name, fields.get(name).cloned()));
     let all = others
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn parameters_are_written_as_in_the_notebook() {
-        let config = config(r#"{"max_length": 60, "num_return_sequences": 1, "seed": 7}"#);
+        let config = config(r#"{"max_length": 60, "seed": 7}"#);
         assert_eq!(
             parameters(&config),
             "max_length=60, temperature=0.7, top_k=50, top_p=0.95, num_return_sequences=1, do_sample=True, seed=7"

@@ -257,7 +257,8 @@ mod tests {
 
     #[test]
     fn arguments_go_before_the_model_and_the_model_before_the_defaults() {
-        let default = GenerationConfig { seed: Some(1), ..GenerationConfig::notebook() };
+        let default =
+            GenerationConfig { seed: Some(1), num_return_sequences: Some(1), ..GenerationConfig::notebook() };
         assert_eq!(config(&[], "{}"), default);
         let model = r#"{"temperature": 0.5, "top_k": 7, "max_length": 9, "eos_token_id": [3]}"#;
         let expected = GenerationConfig {

@@ -451,6 +451,7 @@ impl Settings {
             config.do_sample.get_or_insert(false);
         }
         let mut config = config.or(GenerationConfig::notebook());
+        config.num_return_sequences.get_or_insert(1);
         if self.mode.seed == Some(Seed::Any) {
             config.seed = None;
         }

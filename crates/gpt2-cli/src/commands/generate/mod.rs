@@ -291,6 +291,7 @@ mod tests {
         max_time 7.5 8.5 --max-time|9.5 9.5
         stop_strings ["a"] ["b"] --stop|c ["c"]
         include_stop_str_in_output true true --stop|c|--include-stop-str-in-output true
+        skip_special_tokens false false --skip-special-tokens=true true
         overflow "slide" "error" --overflow|stop "stop"
         do_sample false false --do-sample true
         num_beams 2 3 --num-beams|4 4
@@ -319,6 +320,7 @@ mod tests {
         encoder_repetition_penalty 1.25 1.5 --encoder-repetition-penalty|1.75 1.75
         no_repeat_ngram_size 3 4 --no-repeat-ngram-size|5 5
         encoder_no_repeat_ngram_size 3 4 --encoder-no-repeat-ngram-size|5 5
+        bad_words ["a"] ["b"] --bad-words|c ["c"]
         bad_words_ids [[1]] [[2]] --bad-words-ids|3,4 [[3,4]]
         sequence_bias [[[1],0.5]] [[[2],1.5]] --sequence-bias|3=2.5 [[[3],2.5]]
         suppress_tokens [1] [2] --suppress-tokens|3,4 [3,4]

@@ -68,6 +68,12 @@ fn cells(prompt: &str) -> Vec<Cell> {
     let on_prompt = |flags: &str| command("generate", prompt, flags);
     vec![
         Cell {
+            title: "Models",
+            text: "GPT-2 was published in four sizes; distilgpt2 is a smaller model trained to
+imitate gpt2. The number formats f32 to int8 and int4 trade accuracy for memory.",
+            commands: vec![command("models", "", "")],
+        },
+        Cell {
             title: "Tokens",
             text: "GPT-2 reads tokens, which are words or pieces of words. A token at the beginning
 of a word usually includes the space before it.",
@@ -77,7 +83,7 @@ of a word usually includes the space before it.",
             title: "The next token",
             text: "The model does one thing: it gives each token of its vocabulary a probability of
 coming next.",
-            commands: vec![command("next", prompt, "--top-k 5")],
+            commands: vec![command("next", prompt, "--top-k 5 --verbose")],
         },
         Cell {
             title: "Text",
@@ -120,7 +126,7 @@ fn command(name: &str, text: &str, flags: &str) -> Vec<String> {
     let mut words = vec![name.to_owned()];
     let flags = flags.split_whitespace().map(str::to_owned);
     match text {
-        _ if name == "inspect" => words.extend(flags),
+        _ if ["models", "inspect"].contains(&name) => words.extend(flags),
         // What begins with a dash would be read as a flag.
         text if text.starts_with('-') => words.extend(flags.chain(["--".to_owned(), text.to_owned()])),
         text => words.extend(std::iter::once(text.to_owned()).chain(flags)),

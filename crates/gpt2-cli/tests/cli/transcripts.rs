@@ -15,29 +15,64 @@ use crate::support::Room;
 
 #[test]
 fn transcripts_hold() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/transcripts");
+    let directory = root().join("crates/gpt2-cli/tests/cli/transcripts");
     let entries = std::fs::read_dir(directory).expect("the transcripts are there");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry can be read").path()).collect();
     paths.sort();
+    check(&paths);
+}
+
+#[test]
+fn the_notebooks_guide_holds() {
+    check(&[root().join("docs/notebook.md")]);
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Runs the commands of transcripts, or of the blocks `console` in Markdown, and compares what they print.
+///
+/// With `UPDATE_TRANSCRIPTS=1` the files are rewritten instead; lines that hold, with their gaps, stay as they are.
+fn check(paths: &[PathBuf]) {
     let room = Room::new();
     let mut wrong = String::new();
-    let mut commands = 0;
-    for path in &paths {
+    for path in paths {
         let text = std::fs::read_to_string(path).expect("a transcript is text");
-        for case in text.split("\n$ ").skip(1) {
-            let lines = case.lines().filter(|line| !line.starts_with('#'));
-            let (command, expected) =
-                lines.collect::<Vec<_>>().split_first().map_or((String::new(), vec![]), |(command, rest)| {
-                    ((*command).to_owned(), rest.iter().map(|line| (*line).to_owned()).collect())
-                });
-            let found = run(&room, &command);
-            if !matches(&trimmed(expected), &trimmed(found.clone())) {
+        let mut rewritten = String::new();
+        let mut commands = 0;
+        let markdown = path.extension().is_some_and(|extension| extension == "md");
+        let mut inside = !markdown;
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            rewritten += &format!("{line}\n");
+            inside = if markdown && line.starts_with("```") { line == "```console" } else { inside };
+            let Some(command) = line.strip_prefix("$ ").filter(|_| inside) else { continue };
+            let is_output = |line: &&str| !(line.starts_with("$ ") || markdown && *line == "```");
+            let mut expected: Vec<&str> = std::iter::from_fn(|| lines.next_if(is_output)).collect();
+            let between = |line: &&str| line.is_empty() || line.starts_with('#');
+            let end = expected.iter().rposition(|line| !between(line)).map_or(0, |last| last + 1);
+            let after = expected.split_off(end);
+            let mut found = run(&room, command);
+            if !matches(&expected, &found) {
                 let _ = writeln!(wrong, "{}\n$ {command}\n{}\n", path.display(), found.join("\n"));
+            }
+            for (found, expected) in found.iter_mut().zip(&expected) {
+                if line_matches(expected, found) {
+                    *found = (*expected).to_owned();
+                }
+            }
+            for line in found.iter().map(String::as_str).chain(after) {
+                rewritten += &format!("{line}\n");
             }
             commands += 1;
         }
+        assert!(commands > 0, "no command in {}", path.display());
+        if std::env::var_os("UPDATE_TRANSCRIPTS").is_some() && rewritten != text {
+            std::fs::write(path, rewritten).expect("a transcript can be written");
+            wrong.clear();
+        }
     }
-    assert!(commands > 0, "no command in any transcript");
     assert!(wrong.is_empty(), "these commands print something else now:\n{wrong}");
 }
 
@@ -49,18 +84,14 @@ fn run(room: &Room, command: &str) -> Vec<String> {
     if let Some(code) = output.status.code().filter(|code| *code != 0) {
         lines.push(format!("? {code}"));
     }
-    lines
-}
-
-/// Leaves out the empty lines at the end, which separate the commands of a transcript.
-fn trimmed(mut lines: Vec<String>) -> Vec<String> {
+    // Empty lines at the end separate the commands of a transcript.
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
     lines
 }
 
-fn matches(expected: &[String], found: &[String]) -> bool {
+fn matches(expected: &[&str], found: &[String]) -> bool {
     expected.len() == found.len()
         && expected.iter().zip(found).all(|(expected, found)| line_matches(expected, found))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{
@@ -73,6 +74,18 @@ impl Grammar {
     /// # Errors
     /// If that is wrong, or has something that is not supported: a message.
     pub(crate) fn new(outputs: &StructuredOutputs, vocabulary: Arc<Vocabulary>) -> Result<Self, String> {
+        let StructuredOutputs::Json(json_schema) = outputs else { return Self::compile(outputs, vocabulary) };
+        // A schema's references may lead deeper than the stack of whoever calls this.
+        let thread = thread::Builder::new().name("schema".to_owned()).stack_size(schema::stack(json_schema)?);
+        thread::scope(|scope| {
+            let compiling = thread.spawn_scoped(scope, || Self::compile(outputs, vocabulary));
+            let compiled = compiling.map_err(|error| format!("cannot start a thread: {error}"))?.join();
+            compiled.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Compiles it on this thread's stack.
+    fn compile(outputs: &StructuredOutputs, vocabulary: Arc<Vocabulary>) -> Result<Self, String> {
         let grammar = match outputs {
             StructuredOutputs::Json(schema) => TopLevelGrammar::from_json_schema(schema::prepare(schema)?),
             StructuredOutputs::JsonObject => {

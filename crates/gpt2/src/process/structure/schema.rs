@@ -3,7 +3,7 @@
 //! The crate names the keywords that it does not know. Refused here is what it takes and does not keep: there a text would
 //! not meet the schema, or would never come to an end.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -22,7 +22,7 @@ pub(super) fn prepare(schema: &Value) -> Result<Value, String> {
     };
     let schema = Value::Object(fields.clone());
     check(&schema, &schema)?;
-    if !ends(&schema, &schema, &mut References::default()) {
+    if !ends(&schema) {
         return Err("every text that meets it would have no end: it requires itself".to_owned());
     }
     let mut written = json!({"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false});
@@ -207,61 +207,155 @@ fn inexact(value: &Value) -> bool {
     }
 }
 
-/// References on the way through a schema.
+/// The most stack that it takes to read a schema: `llguidance` recurses through what a schema refers to.
+///
+/// # Errors
+/// If that is more than can be had: a message.
+pub(super) fn stack(schema: &Value) -> Result<usize, String> {
+    /// What everything else takes.
+    const LEAST: usize = 2 << 20;
+    /// More than it takes to go one level down.
+    const LEVEL: usize = 8 << 10;
+    const MOST_LEVELS: usize = 1 << 15;
+    let mut references = HashSet::new();
+    let height = collect(schema, &mut references);
+    // Every reference is followed once: at worst, each of them within the one before.
+    let within =
+        |reference: &&str| Some(schema.pointer(reference.strip_prefix('#')?).map_or(1, self::height));
+    let levels = height + references.iter().filter_map(within).sum::<usize>();
+    if levels > MOST_LEVELS {
+        return Err(format!(
+            "`$ref` leads through up to {levels} levels of the schema, at most {MOST_LEVELS} are supported"
+        ));
+    }
+    Ok(LEAST + levels * LEVEL)
+}
+
+/// Collects the references in a value, and tells how deep it is.
+fn collect<'s>(value: &'s Value, references: &mut HashSet<&'s str>) -> usize {
+    let deepest = match value {
+        Value::Object(fields) => {
+            references.extend(fields.get("$ref").and_then(Value::as_str));
+            fields.values().map(|part| collect(part, references)).max()
+        }
+        Value::Array(values) => values.iter().map(|part| collect(part, references)).max(),
+        _ => return 0,
+    };
+    1 + deepest.unwrap_or(0)
+}
+
+/// How deep a value is.
+fn height(value: &Value) -> usize {
+    collect(value, &mut HashSet::new())
+}
+
+/// What has to be known of a schema to tell whether a value that meets it can come to an end.
 #[derive(Default)]
-struct References<'s> {
-    /// Those that are being followed.
-    open: Vec<&'s str>,
-    /// Those whose values can come to an end.
-    ending: HashSet<&'s str>,
+struct Node {
+    /// As many of the nodes that it waits for must end before it does.
+    missing: usize,
+    /// The nodes that wait for it.
+    waiting: Vec<usize>,
+}
+
+/// The schemas that have been met, and which of them wait for which.
+#[derive(Default)]
+struct Graph<'s> {
+    nodes: Vec<Node>,
+    places: HashMap<*const Value, usize>,
+    /// Schemas that have a node and have not been looked into.
+    open: Vec<(usize, &'s Value)>,
+}
+
+impl<'s> Graph<'s> {
+    /// The node of a schema, which is made where there is none.
+    fn of(&mut self, schema: &'s Value) -> usize {
+        *self.places.entry(schema).or_insert_with(|| {
+            self.nodes.push(Node::default());
+            self.open.push((self.nodes.len() - 1, schema));
+            self.nodes.len() - 1
+        })
+    }
+
+    /// Has a node wait for a schema.
+    fn wait(&mut self, node: usize, schema: &'s Value) {
+        let part = self.of(schema);
+        self.nodes[part].waiting.push(node);
+        self.nodes[node].missing += 1;
+    }
+
+    /// Has a node wait for any one of some schemas.
+    fn wait_for_any(&mut self, node: usize, options: &'s [Value]) {
+        if options.is_empty() {
+            return;
+        }
+        let any = self.nodes.len();
+        self.nodes.push(Node { missing: 1, waiting: vec![node] });
+        self.nodes[node].missing += 1;
+        for option in options {
+            let option = self.of(option);
+            self.nodes[option].waiting.push(any);
+        }
+    }
+
+    /// Has a node wait for what a value of its schema cannot be without.
+    fn look_into(&mut self, root: &'s Value, node: usize, schema: &'s Value) {
+        let Value::Object(fields) = schema else { return };
+        let reference = fields.get("$ref").and_then(Value::as_str).and_then(|uri| uri.strip_prefix('#'));
+        if let Some(target) = reference.and_then(|pointer| root.pointer(pointer)) {
+            self.wait(node, target);
+        }
+        let list = |name: &str| fields.get(name).and_then(Value::as_array);
+        list("anyOf").into_iter().chain(list("oneOf")).for_each(|options| self.wait_for_any(node, options));
+        list("allOf").into_iter().flatten().for_each(|part| self.wait(node, part));
+        let is = |value: &Value, kind: &str| {
+            value == kind || value.as_array().is_some_and(|kinds| kinds == &[kind])
+        };
+        match fields.get("type") {
+            Some(kind) if is(kind, "object") => {
+                let properties = fields.get("properties").and_then(Value::as_object);
+                let property = |name| {
+                    properties.and_then(|named| named.get(name)).or(fields.get("additionalProperties"))
+                };
+                let required = list("required").into_iter().flatten().filter_map(Value::as_str);
+                required.filter_map(property).for_each(|part| self.wait(node, part));
+            }
+            Some(kind) if is(kind, "array") => {
+                let least = fields.get("minItems").and_then(Value::as_u64).unwrap_or(0) as usize;
+                let first = list("prefixItems").or(list("items")).map_or(&[][..], Vec::as_slice);
+                let rest = fields.get("items").filter(|items| items.is_object() && least > first.len());
+                first.iter().take(least).chain(rest).for_each(|item| self.wait(node, item));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Whether a value that meets a schema can come to an end, as far as references, `required` and `minItems` can tell.
-fn ends<'s>(root: &'s Value, schema: &'s Value, references: &mut References<'s>) -> bool {
-    let Value::Object(fields) = schema else { return true };
-    if let Some(reference) = fields.get("$ref").and_then(Value::as_str)
-        && !references.ending.contains(reference)
-    {
-        if references.open.contains(&reference) {
-            return false;
-        }
-        references.open.push(reference);
-        let target = reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
-        let end = target.is_none_or(|target| ends(root, target, references));
-        references.open.pop();
-        if !end {
-            return false;
-        }
-        references.ending.insert(reference);
+///
+/// Every schema is looked into once, and nothing here recurses: references may form chains and circles of any length.
+fn ends(root: &Value) -> bool {
+    let mut graph = Graph::default();
+    graph.of(root);
+    while let Some((node, schema)) = graph.open.pop() {
+        graph.look_into(root, node, schema);
     }
-    let list = |name: &str| fields.get(name).and_then(Value::as_array);
-    let one_ends = |options: &'s Vec<Value>, references: &mut References<'s>| {
-        options.is_empty() || options.iter().any(|option| ends(root, option, references))
-    };
-    if ["anyOf", "oneOf"].iter().any(|name| list(name).is_some_and(|options| !one_ends(options, references)))
-        || list("allOf").is_some_and(|all| !all.iter().all(|part| ends(root, part, references)))
-    {
-        return false;
-    }
-    let properties = fields.get("properties").and_then(Value::as_object);
-    let property = |name| properties.and_then(|named| named.get(name)).or(fields.get("additionalProperties"));
-    let required = list("required").into_iter().flatten().filter_map(Value::as_str);
-    let mut object_ends = || {
-        let mut schemas = required.clone().filter_map(property);
-        schemas.all(|schema| ends(root, schema, references))
-    };
-    let is =
-        |value: &Value, kind: &str| value == kind || value.as_array().is_some_and(|kinds| kinds == &[kind]);
-    match fields.get("type") {
-        Some(kind) if is(kind, "object") => object_ends(),
-        Some(kind) if is(kind, "array") => {
-            let least = fields.get("minItems").and_then(Value::as_u64).unwrap_or(0) as usize;
-            let first = list("prefixItems").or(list("items")).map_or(&[][..], Vec::as_slice);
-            let rest = fields.get("items").filter(|items| items.is_object() && least > first.len());
-            first.iter().take(least).chain(rest).all(|item| ends(root, item, references))
+    // What waits for nothing ends, and then what waited for that alone.
+    let mut ended: Vec<usize> =
+        (0..graph.nodes.len()).filter(|&node| graph.nodes[node].missing == 0).collect();
+    while let Some(node) = ended.pop() {
+        for waiting in std::mem::take(&mut graph.nodes[node].waiting) {
+            let missing = &mut graph.nodes[waiting].missing;
+            // Of several that one of is enough, all but the first come too late.
+            if *missing > 0 {
+                *missing -= 1;
+                if *missing == 0 {
+                    ended.push(waiting);
+                }
+            }
         }
-        _ => true,
     }
+    graph.nodes[0].missing == 0
 }
 
 #[cfg(test)]
@@ -358,5 +452,29 @@ mod tests {
         ] {
             assert_eq!(prepare(&schema).is_err_and(|error| error.contains("no end")), endless, "{schema}");
         }
+    }
+
+    #[test]
+    fn long_chains_and_circles_of_references_are_answered_at_once() {
+        let reference = |to: usize| json!({"$ref": format!("#/$defs/{to}")});
+        let chain = |last: Value| {
+            let mut defs: Map<String, Value> =
+                (0..50_000).map(|i| (i.to_string(), reference(i + 1))).collect();
+            defs.insert("50000".to_owned(), last);
+            json!({"$ref": "#/$defs/0", "$defs": defs})
+        };
+        assert!(ends(&chain(json!({"type": "null"}))));
+        assert!(!ends(&chain(reference(0))));
+        // Each requires all others, or any one of them.
+        let circle = |keyword: &str, last: Value| {
+            let others = |i| (0..12).filter(|&j| j != i).map(reference).collect::<Vec<_>>();
+            let mut defs: Map<String, Value> =
+                (0..12).map(|i| (i.to_string(), json!({keyword: others(i)}))).collect();
+            defs.insert("11".to_owned(), last);
+            json!({"$ref": "#/$defs/0", "$defs": defs})
+        };
+        assert!(!ends(&circle("allOf", json!({"allOf": [reference(0)]}))));
+        assert!(!ends(&circle("anyOf", json!({"anyOf": [reference(0), reference(1)]}))));
+        assert!(ends(&circle("anyOf", json!({"type": "null"}))));
     }
 }

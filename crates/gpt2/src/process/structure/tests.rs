@@ -275,3 +275,34 @@ fn what_cannot_be_is_refused_by_name() {
         assert!(!message.contains("verbose") && !message.contains("backtrace"), "{message}");
     }
 }
+
+/// Definitions `0` to `count`, each of which needs the next, and the last of which is a letter.
+fn chain(count: usize, needs: impl Fn(serde_json::Value) -> serde_json::Value) -> serde_json::Value {
+    let next = |i: usize| (i.to_string(), needs(json!({"$ref": format!("#/$defs/{}", i + 1)})));
+    let mut definitions: serde_json::Map<String, serde_json::Value> = (0..count).map(next).collect();
+    definitions.insert(count.to_string(), json!({"const": "a"}));
+    json!({"$ref": "#/$defs/0", "$defs": definitions})
+}
+
+#[test]
+fn long_chains_of_definitions_are_followed_or_refused_and_overflow_no_stack() {
+    let within: [fn(serde_json::Value) -> serde_json::Value; 6] = [
+        |next| next,
+        |next| json!({"allOf": [next]}),
+        |next| json!({"oneOf": [{"anyOf": [next]}]}),
+        |next| json!({"anyOf": [next, false]}),
+        |next| json!({"type": "string", "allOf": [next]}),
+        |next| json!({"anyOf": [next], "properties": {"b": {"type": "array", "prefixItems": [next]}}}),
+    ];
+    for needs in within {
+        // As deep as is followed, or not followed: an answer either way.
+        for count in [6_000, 10_000, 32_000] {
+            drop(grammar(&StructuredOutputs::Json(chain(count, needs))));
+        }
+        let grammar = grammar(&StructuredOutputs::Json(chain(1000, needs)));
+        assert!(grammar.is_ok_and(|grammar| grammar.accepts_text("\"a\"")), "{}", needs(json!(true)));
+        let error =
+            self::grammar(&StructuredOutputs::Json(chain(50_000, needs))).err().expect("it is refused");
+        assert!(error.contains("`$ref` leads through"), "{error}");
+    }
+}

@@ -92,8 +92,10 @@ fn line(label: &str, unit: Unit, state: State, columns: usize) -> String {
     let rate = new as f64 / elapsed.as_secs_f64();
     let known = new > 0 && rate.is_finite();
     let speed = (known && unit == Unit::Bytes).then(|| format!("{}/s", bytes(rate as u64)));
-    let left = total.filter(|_| known).map(|total| {
-        format!("{} left", time(Duration::from_secs_f64(total.saturating_sub(done) as f64 / rate)))
+    let left = total.filter(|_| known).and_then(|total| {
+        // A server may claim a size that would take longer than there are seconds to count.
+        let left = Duration::try_from_secs_f64(total.saturating_sub(done) as f64 / rate).ok()?;
+        Some(format!("{} left", time(left)))
     });
     let share = total.map(|total| format!("{:.0} %", 100.0 * done as f64 / total.max(1) as f64));
     let join = |parts: &[Option<&String>]| {
@@ -190,6 +192,12 @@ mod tests {
         let line = line("x", Unit::Bytes, state(300_000_000, Some(500_000_000), 0, 1), 80);
         assert!(line.ends_with("300.0 MB of 500.0 MB"), "{line}");
         assert_eq!(super::line("x", Unit::Prompts, state(3, None, 3, 1), 80), "x 3 prompts");
+    }
+
+    #[test]
+    fn a_time_too_long_to_count_is_left_out() {
+        let line = line("x", Unit::Bytes, state(1, Some(u64::MAX), 1, 1_000_000), 80);
+        assert!(line.ends_with("1 B of 18446744073.71 GB, 0 B/s"), "{line}");
     }
 
     #[test]

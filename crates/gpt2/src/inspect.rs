@@ -192,7 +192,8 @@ fn assemble(
     let components = components(config, By::Component);
     let total_parameters = components.iter().map(|component| component.parameters).sum();
     let of_the_model = tensors.iter().map(|tensor| tensor.parameters);
-    let in_files: u64 = of_the_model.chain(not_counted.iter().map(|tensor| tensor.parameters)).sum();
+    let in_files =
+        of_the_model.chain(not_counted.iter().map(|tensor| tensor.parameters)).fold(0, u64::saturating_add);
     let head = config.vocab_size as u64 * config.n_embd as u64;
     Inspection {
         model: model.to_owned(),

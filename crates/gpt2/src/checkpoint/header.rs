@@ -48,9 +48,10 @@ pub(super) fn read(source: &File, file: usize) -> Result<Vec<(String, Entry)>, C
     let names: UniqueMap<IgnoredAny> = serde_json::from_slice(header).map_err(malformed)?;
     let metadata: Metadata = serde_json::from_slice(header).map_err(malformed)?;
     let data = LENGTH + header.len();
-    // Offsets may be anything up to here; from here on they lie within the file.
-    let expected = data.saturating_add(metadata.data_len()) as u64;
-    if expected != found {
+    // Offsets may be anything up to here; from here on they lie within the file, whose size may be a server's word.
+    let expected = data.checked_add(metadata.data_len()).map(|expected| expected as u64);
+    if expected != Some(found) {
+        let expected = expected.unwrap_or(u64::MAX);
         return Err(CheckpointError::Length { path: path(), expected, found });
     }
     let entries = names.0.into_keys().filter_map(|name| {

@@ -263,7 +263,7 @@ impl Checkpoint {
 
     /// Returns the size of all files together, headers included.
     pub fn file_bytes(&self) -> u64 {
-        self.files.iter().map(File::size).sum()
+        self.files.iter().map(File::size).fold(0, u64::saturating_add)
     }
 
     /// Lends the [`expected_tensors`], in their order.

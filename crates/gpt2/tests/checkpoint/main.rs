@@ -7,9 +7,9 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use gpt2::checkpoint::{Checkpoint, CheckpointError, expected_tensors};
+use gpt2::checkpoint::{Beginning, Checkpoint, CheckpointError, Headers, expected_tensors};
 use gpt2::config::Config;
-use gpt2::inspect::inspect;
+use gpt2::inspect::{inspect, inspect_headers};
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
 
@@ -368,6 +368,38 @@ fn a_huge_header_length_is_an_error_and_no_allocation() {
     }
     let error = open_error(&[&99_999_999_u64.to_le_bytes()[..], b"{}"].concat());
     assert!(matches!(error, CheckpointError::Truncated { expected: 100_000_007, found: 10, .. }), "{error}");
+}
+
+#[test]
+fn sizes_that_a_server_claims_may_be_as_large_as_numbers_are() {
+    // The beginning of a file with tensors of so many bytes together.
+    let beginning = |name: &str, length: u64, size: u64| {
+        const PART: usize = 1 << 60;
+        let tensors = (0..length).step_by(PART).enumerate().map(|(i, start)| {
+            let end = length.min(start.saturating_add(PART as u64));
+            let shape = end - start;
+            format!(r#""multiple_choice_head.{name}{i}": {{"dtype": "U8", "shape": [{shape}], "data_offsets": [{start},{end}]}}"#)
+        });
+        let header = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
+        Beginning { path: name.into(), bytes: raw(&header, 0), size }
+    };
+    let error = Headers::single(beginning("a", u64::MAX, u64::MAX)).expect_err("more than there can be");
+    assert!(matches!(error, CheckpointError::Length { .. }), "{}", chain(&error));
+
+    // Together, the files below have more bytes, and their tensors more values, than can be counted.
+    let huge = |name: &str| {
+        let length = u64::MAX - 10_000;
+        let header = beginning(name, length, 0).bytes.len() as u64;
+        beginning(name, length, length + header)
+    };
+    let bytes = serialize(&model(&tiny()));
+    let small = Beginning { path: "small".into(), size: bytes.len() as u64, bytes };
+    let map: BTreeMap<_, _> = model(&tiny()).into_keys().map(|name| (name, "small")).collect();
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    let headers = Headers::sharded("index".as_ref(), index.as_bytes(), vec![small, huge("a"), huge("b")]);
+    let headers = headers.expect("the files hold what the index names");
+    assert_eq!(headers.file_bytes(), u64::MAX);
+    assert!(!inspect_headers("x", &tiny(), &headers).expect("a model").verified);
 }
 
 #[test]

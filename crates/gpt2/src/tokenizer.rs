@@ -203,7 +203,8 @@ impl Tokenizer {
         // The name does not say what happens to a text in other classes; `tokenizer.json` would.
         if let Some(class) = settings.class.take() {
             let known = OLD_LAYOUT_CLASSES.contains(&class.trim_end_matches("Fast"));
-            refuse_unless(known, "`tokenizer_class` without `tokenizer.json`", "`GPT2Tokenizer`", class)?;
+            let expected = "`GPT2Tokenizer`, as there is no `tokenizer.json`";
+            refuse_unless(known, "`tokenizer_class`", expected, class)?;
         }
         let (before, after) = (settings.before.take(), settings.after.take());
         let mut tokenizer = Self::build(

@@ -355,7 +355,7 @@ fn a_token_that_has_another_id_than_its_file_says_is_refused() {
     let error = load(Layout::VocabAndMerges, |_| (), &roberta).expect_err("another class").to_string();
     assert!(
         error.ends_with(
-            "expected `tokenizer_class` without `tokenizer.json` `GPT2Tokenizer`, found `RobertaTokenizer`"
+            "expected `tokenizer_class` `GPT2Tokenizer`, as there is no `tokenizer.json`, found `RobertaTokenizer`"
         ),
         "{error}"
     );

@@ -24,11 +24,16 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(Error::custom("found a file in UTF-16, expected UTF-8"));
     }
-    let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
+    let bytes = without_mark(bytes);
     serde_json::from_slice(bytes).or_else(|error| match quoted(bytes) {
         Cow::Owned(bytes) => serde_json::from_slice(&bytes),
         Cow::Borrowed(_) => Err(error),
     })
+}
+
+/// Leaves out the byte order mark that some editors put at the start of a file.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
 /// Returns a whole number from zero on, however it is written.

@@ -44,6 +44,7 @@ pub(crate) use self::bytes::TokenBytes;
 use self::file::{AddedTokenEntry, BpeFile, Merge, TokenizerFile, refuse_unless};
 use self::parts::{Finish, Splitting, check_decoder, check_normalizer};
 use self::settings::{Companions, Settings};
+use crate::json::without_mark;
 use crate::process::structure::Vocabulary;
 
 /// Files that may add tokens and settings to `tokenizer.json`, or to `vocab.json` and `merges.txt`.
@@ -652,11 +653,6 @@ fn numbered(added: Vec<AddedTokenEntry>, settings: Settings, vocab: &Vocab) -> V
         }
     }
     tokens
-}
-
-/// Leaves out the byte order mark that some editors put at the start of a file.
-fn without_mark(contents: &[u8]) -> &[u8] {
-    contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents)
 }
 
 fn check_length(file: &'static str, contents: &[u8]) -> Result<(), TokenizerError> {

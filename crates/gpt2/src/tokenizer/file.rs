@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 
-use super::{TokenizerError, check_length, without_mark};
+use super::{TokenizerError, check_length};
+use crate::json::without_mark;
 
 /// The parts of a `tokenizer.json` that matter here.
 ///

@@ -18,7 +18,8 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use tokenizers::AddedToken;
 
-use super::{END_OF_TEXT, TokenizerError, check_length, without_mark};
+use super::{END_OF_TEXT, TokenizerError, check_length};
+use crate::json;
 
 /// The names of special tokens, in the order in which they are numbered.
 const NAMES: [&str; 7] =
@@ -263,7 +264,7 @@ fn parse<T: DeserializeOwned + Default>(
 ) -> Result<T, TokenizerError> {
     let Some(json) = json else { return Ok(T::default()) };
     check_length(file, json)?;
-    serde_json::from_slice(without_mark(json)).map_err(|source| TokenizerError::Companion { file, source })
+    json::read(json).map_err(|source| TokenizerError::Companion { file, source })
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -212,6 +212,34 @@ fn files_may_begin_with_a_byte_order_mark() {
 }
 
 #[test]
+fn settings_are_read_as_python_writes_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, contents: &[u8]| {
+        fs::write(directory.path().join(name), contents).expect("written");
+    };
+    write("tokenizer.json", byte_json().to_string().as_bytes());
+    let load = || Tokenizer::from_directory(directory.path());
+    for length in ["Infinity", "-Infinity", "NaN", "1e30", "1000000000000000019884624838656"] {
+        let settings = format!(r#"{{"model_max_length": {length}, "pad_token": "<pad>"}}"#);
+        write("tokenizer_config.json", settings.as_bytes());
+        write("special_tokens_map.json", format!(r#"{{"x": [{length}]}}"#).as_bytes());
+        let ids = load().expect(length).encode("he<pad>", SpecialTokens::Parse).expect("encodes");
+        assert_eq!(ids, [256, 259], "{length}");
+    }
+    for (contents, expected) in [
+        (&br#"{"add_prefix_space": NaN}"#[..], "invalid type: string \"NaN\", expected a boolean"),
+        (b"{\n\"pad_token\": }", "expected value at line 2 column 14"),
+        (b"\xff\xfe{\0}\0", "found a file in UTF-16, expected UTF-8"),
+        (b"[Infinity]", "invalid type: sequence, expected an object at line 1 column 0"),
+    ] {
+        write("tokenizer_config.json", contents);
+        let error = load().expect_err(expected);
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert_eq!(source, expected, "{error}");
+    }
+}
+
+#[test]
 fn add_prefix_space_adds_the_space_that_is_documented_and_no_other() {
     let mut file = byte_json();
     file["pre_tokenizer"]["add_prefix_space"] = json!(true);

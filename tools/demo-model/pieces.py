@@ -5,8 +5,7 @@
 
 A result is a tar archive, cut: `model-060.tar.000`, `model-060.tar.001`, ... and `result.sha256` with the archive's
 name and SHA-256, as `sha256sum` writes it. That file is replaced after the pieces of a new result are there and before
-those of the old one go, so whenever the writer is killed there is a whole result, and never more than 8 files (two
-results of 3 pieces, the hash and the log).
+those of the old one go, so whenever the writer is killed there is a whole result.
 """
 import argparse
 import hashlib

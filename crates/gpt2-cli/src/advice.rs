@@ -7,7 +7,10 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use crate::typed::Typed;
+use crate::typed::{Typed, quoted};
+
+/// The text of the tips, where none was typed.
+const TEXT: &str = "\"Once upon a time\"";
 
 /// Commands of other programs, and what to use instead.
 const COMMANDS: [(&[&str], &str); 13] = [
@@ -17,7 +20,7 @@ const COMMANDS: [(&[&str], &str); 13] = [
     ),
     (
         &["chat", "ask", "repl", "interactive"],
-        "GPT-2 continues a text and holds no conversation: `gpt2 generate \"Once upon a time\"`",
+        "GPT-2 continues a text and is not a chat model: `gpt2 generate \"Once upon a time\"`",
     ),
     (
         &["serve", "server", "start"],
@@ -65,10 +68,7 @@ const OPTIONS: [(&[&str], &str); 16] = [
         &["--nsamples", "--num-samples", "--num-sequences", "--samples"],
         "`--num-return-sequences` is the number of continuations",
     ),
-    (
-        &["--model-name-or-path", "--model-name", "--model-path", "--hf-repo", "-hf"],
-        "the model is given as `--model`",
-    ),
+    (&["--model-name-or-path", "--model-name", "--model-path", "--hf-repo", "-hf"], "use `--model`"),
     (&["--beams", "--beam-size", "--beam-width", "--num-beam"], "`--num-beams` is the number of beams"),
     (&["--no-sample", "--no-do-sample", "--argmax"], "`--greedy` always takes the most likely token"),
     (
@@ -83,7 +83,7 @@ const OPTIONS: [(&[&str], &str); 16] = [
     ),
     (
         &["--pad-token-id", "--pad-token", "--attention-mask", "--padding"],
-        "leave it out: nothing is padded here",
+        "not needed: prompts are not padded",
     ),
     (&["--return-full-text", "--echo", "--no-echo"], "`--no-prompt` prints the continuation alone"),
 ];
@@ -139,13 +139,24 @@ pub(crate) fn improved(mut error: clap::Error, command: &Command, typed: &Typed)
 /// What is meant by a command that there is not.
 fn for_command(name: &str, typed: &Typed, similar: bool) -> Vec<String> {
     if let Some((_, tip)) = COMMANDS.iter().find(|(names, _)| names.contains(&name)) {
-        let model = typed.words.get(1).map_or("MODEL", String::as_str);
-        return vec![tip.replace("MODEL", model)];
+        // What has a blank is a text, any other word is taken for a model.
+        let (texts, models): (Vec<_>, Vec<_>) =
+            typed.words.iter().skip(1).partition(|word| word.contains(char::is_whitespace));
+        let mut tip = (*tip).to_owned();
+        if let Some(text) = texts.first() {
+            tip = tip.replace(TEXT, &quoted(text));
+        }
+        if let Some(model) = models.first() {
+            tip = tip.replace("MODEL", &quoted(model));
+        } else {
+            tip = tip.replace(" --model MODEL", "");
+        }
+        return vec![tip];
     }
     if similar || typed.command.is_some() {
         return Vec::new();
     }
-    vec![format!("to continue a text: `gpt2 generate \"{}\"`", typed.words.join(" "))]
+    vec![format!("to continue a text: `gpt2 generate {}`", quoted(&typed.words.join(" ")))]
 }
 
 /// What is meant by an argument that there is not.
@@ -153,7 +164,7 @@ fn for_argument(argument: &str, command: &Command, typed: &Typed) -> Vec<String>
     let current = typed.command.as_deref();
     if !argument.starts_with('-') {
         let tip = match current {
-            Some("inspect" | "bench") => format!("the model is given as `--model {argument}`"),
+            Some("inspect" | "bench") => format!("use `--model {}`", quoted(argument)),
             Some("tour") => "put the prompt in quotes".to_owned(),
             _ => return Vec::new(),
         };

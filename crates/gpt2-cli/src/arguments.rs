@@ -20,7 +20,7 @@ pub(crate) const COMPUTATION: &str = "Computation";
 /// The heading of the other options of every command.
 pub(crate) const GLOBAL: &str = "Global options";
 
-/// Run GPT-2 on this computer: from the checkpoint to text.
+/// Run GPT-2 language models on this computer.
 #[derive(Debug, Parser)]
 #[command(name = "gpt2", version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Arguments {

@@ -104,7 +104,7 @@ impl Contact {
             let cached = self.hub.models().unwrap_or_default();
             let others = cached.iter().map(|model| model.id.as_str());
             if let Some(meant) = suggestion::model(id, others) {
-                failure = failure.hint(format!("did you mean `{meant}`?"));
+                failure = failure.first_hint(format!("did you mean `{meant}`?"));
             }
         }
         if id.to_ascii_lowercase().contains("gguf") {
@@ -120,7 +120,7 @@ impl Contact {
             }
         }
         if left_alone {
-            failure = failure.hint(format!("`gpt2 download {id}` asks at once"));
+            failure = failure.hint(format!("`gpt2 download {id}` tries again now"));
         }
         failure
     }
@@ -136,7 +136,7 @@ impl Contact {
 
 impl fmt::Display for LeftAlone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it did not answer a while ago, and is asked again in {} min", self.minutes)
+        write!(f, "it did not respond recently; the next attempt is in {} min", self.minutes)
     }
 }
 

@@ -3,14 +3,13 @@
 use gpt2::model::Formats;
 use gpt2_kernels::Cpu;
 
+use crate::terminal::counted;
+
 /// Describes the device, for instance `cpu (AMD EPYC, avx2 kernels, 8 threads, f32 weights, f32 cache)`.
 pub(crate) fn describe(cpu: &Cpu, formats: Option<Formats>) -> String {
     let mut parts = Vec::from_iter(processor());
     parts.push(format!("{} kernels", cpu.kernels.name()));
-    parts.push(match cpu.pool.threads() {
-        1 => "1 thread".to_owned(),
-        threads => format!("{threads} threads"),
-    });
+    parts.push(counted(cpu.pool.threads(), "thread"));
     if let Some(Formats { weights, cache, .. }) = formats {
         parts.push(format!("{} weights", weights.name()));
         parts.push(format!("{} cache", cache.name()));

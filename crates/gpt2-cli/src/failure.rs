@@ -73,6 +73,14 @@ impl Failure {
         texts.into_iter().any(|text| names(&text))
     }
 
+    /// Adds what is likely to be the reason, before all other hints.
+    pub(crate) fn first_hint(mut self, hint: impl Into<String>) -> Self {
+        if let Self::Usage(report) | Self::Failed(report) = &mut self {
+            report.hints.insert(0, hint.into());
+        }
+        self
+    }
+
     /// Adds a hint if there is one.
     fn maybe_hint(self, hint: Option<&str>) -> Self {
         match hint {

@@ -56,7 +56,7 @@ const EXAMPLES: [(&str, &[&str]); 9] = [
 /// Examples of the sections of `generate --help`.
 const SECTIONS: [(&str, &str); 12] = [
     ("Length", "gpt2 generate \"Once\" --max-length 200 --min-new-tokens 50"),
-    ("Decoding", "gpt2 generate \"Once\" --num-beams 4 --early-stopping true"),
+    ("Decoding", "gpt2 generate \"Once\" --greedy --num-beams 4 --early-stopping true"),
     ("Sampling", "gpt2 generate \"Once\" --temperature 1.1 --min-p 0.05"),
     ("Repetition", "gpt2 generate \"Once\" --repetition-penalty 1.2"),
     ("Structured output", "gpt2 generate \"Answer:\" --choice \" yes\" --choice \" no\""),
@@ -75,7 +75,7 @@ Underscores may stand for dashes: --max_new_tokens. As in llama.cpp, a text is g
 the length by -n, the seed by -s, threads by -t, and the temperature by --temp.";
 
 /// What `--help` says of the environment.
-const VARIABLES: &str = "A text alone is continued: gpt2 \"Once upon a time\".
+const VARIABLES: &str = "Without a command, a text in quotes is continued: gpt2 \"Once upon a time\".
 Each global option can be set by an environment variable: GPT2_MODEL, GPT2_DTYPE, GPT2_THREADS, ...";
 
 /// The command line, built.
@@ -159,8 +159,12 @@ fn with_more(command: Command, name: &str, more: usize) -> Command {
         parts.join("\n\n")
     };
     let (short, long) = (joined([&examples, &more]), joined([&examples, &rest]));
-    let command = if short.is_empty() { command } else { command.after_help(short) };
-    if long.is_empty() { command } else { command.after_long_help(long) }
+    // An empty text keeps the parser from showing the end of the short help in the long one.
+    if short.is_empty() && long.is_empty() {
+        command
+    } else {
+        command.after_help(short).after_long_help(long)
+    }
 }
 
 fn with_endings(command: Command, name: &str) -> Command {
@@ -248,6 +252,13 @@ mod tests {
             let said =
                 short.lines().find_map(|line| line.split_once(" more option")).map(|(number, _)| number);
             assert_eq!(said, Some(hidden.to_string().as_str()), "{command}:\n{short}");
+        }
+    }
+
+    #[test]
+    fn the_long_help_has_no_more_options_than_it_shows() {
+        for command in ["", "generate", "models", "tour", "next", "completions"] {
+            assert!(!shown(command, true).contains("more option"), "{command}");
         }
     }
 

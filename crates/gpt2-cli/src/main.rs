@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     };
     interrupt::end_cleanly_on_interrupt();
     let mut terminal = Terminal::new(arguments.options.volume());
-    let result = commands::run(&arguments, &mut terminal).and_then(|()| Ok(terminal.output.finish()?));
+    let result = commands::run(&arguments, &mut terminal).and_then(|()| Ok(terminal.finish()?));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => with_variables(failure, &variables).report(),

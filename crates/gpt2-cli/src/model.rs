@@ -162,7 +162,7 @@ impl ModelFiles {
         match (contact.ask(|hub| hub.headers(name, revision)), published(name, revision)) {
             (Ok(remote), _) => Ok(Shapes::Remote(name.to_owned(), Box::new(remote))),
             (Err(error), Some(model)) if out_of_reach(&error) => {
-                terminal.note(&format!("no file was read: these are the published shapes of `{name}`"));
+                terminal.note(&format!("`{name}` is not downloaded; showing its published shapes"));
                 Ok(Shapes::Published(name.to_owned(), model))
             }
             (Err(error), _) => Err(not_found(&contact, error, name, revision)),
@@ -229,6 +229,8 @@ impl ModelFiles {
                     if !options.quiet {
                         said.now("the note that the demo model stands in for gpt2 was shown; a day later it is again");
                     }
+                } else {
+                    terminal.sign("this was the demo model, not GPT-2");
                 }
                 Ok(Self::demo())
             }

@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum};
 use gpt2::tokenizer::SpecialTokens;
 
 use crate::failure::Failure;
+use crate::terminal::Terminal;
 
 /// Longest text that is read: more than any model's context, less than would fill the memory.
 pub(crate) const LONGEST: u64 = 1 << 30;
@@ -23,9 +24,9 @@ pub(crate) const LONGEST: u64 = 1 << 30;
 /// A text to work on.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TextArguments {
-    /// Text; with `-`, or without any, standard input is read
+    /// Text; if omitted or `-`, read from standard input
     ///
-    /// Several words are joined by spaces. Of what is read, one newline at the end is left out: the one that `echo` adds.
+    /// Several words are joined by spaces. One trailing newline is removed from what is read.
     #[arg(id = "text", value_name = "TEXT|-")]
     words: Vec<String>,
     /// Read the text from a file; `-` is standard input
@@ -60,7 +61,19 @@ impl SpecialArguments {
 }
 
 impl TextArguments {
-    /// The text as a prompt: what comes from a file or standard input, less one newline at its end.
+    /// The text as a prompt, as [`read`](Self::read) has it; a note says so where nothing was read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_prompt(&self, terminal: &Terminal) -> Result<String, Failure> {
+        let prompt = self.read()?;
+        if prompt.is_empty() && self.is_read() {
+            terminal.note("the prompt is empty: the text starts from the beginning-of-text token");
+        }
+        Ok(prompt)
+    }
+
+    /// The text: what comes from a file or standard input, less one newline at its end.
     ///
     /// # Errors
     /// If there is none, or it cannot be read or is not UTF-8.
@@ -84,9 +97,9 @@ impl TextArguments {
         }
     }
 
-    /// Whether the text comes from standard input.
-    pub(crate) fn is_piped(&self) -> bool {
-        matches!(self.source(), Ok(Source::StandardInput))
+    /// Whether the text comes from a file or standard input.
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self.source(), Ok(Source::File(_) | Source::StandardInput))
     }
 
     /// Where the text comes from.
@@ -119,7 +132,7 @@ enum Source<'a> {
 /// Joins the words of a text that was typed without quotes, unless something else may have been meant.
 fn joined(words: &[String]) -> Result<String, Failure> {
     if words.iter().any(|word| word == "-") {
-        return Err(Failure::usage("`-` stands for standard input and goes with no other text")
+        return Err(Failure::usage("`-` stands for standard input and cannot be combined with other text")
             .hint("put the text in quotes if the `-` is part of it"));
     }
     if words.iter().any(|word| word.contains(char::is_whitespace)) {

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Colours, bars and moving progress
 //! appear on a terminal only, and the environment variable `NO_COLOR` switches colours off.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -25,6 +26,8 @@ pub(crate) struct Terminal {
     /// Where results go.
     pub(crate) output: Output,
     volume: Volume,
+    /// What is to be said below the results.
+    signature: Cell<Option<&'static str>>,
 }
 
 /// How much is told beside the results and errors.
@@ -61,7 +64,7 @@ pub(crate) fn decide_color(flag: Option<&str>) -> clap::ColorChoice {
 impl Terminal {
     /// Takes hold of the streams.
     pub(crate) fn new(volume: Volume) -> Self {
-        Self { output: Output::new(), volume }
+        Self { output: Output::new(), volume, signature: Cell::default() }
     }
 
     /// Changes how much it says, and returns how much it said before.
@@ -97,6 +100,20 @@ impl Terminal {
         if !self.is_quiet() {
             paint_error(DIM, message, "");
         }
+    }
+
+    /// Keeps a remark for the end of the results.
+    pub(crate) fn sign(&self, message: &'static str) {
+        self.signature.set(Some(message));
+    }
+
+    /// Sends off what is left of the results, and shows the remark that was kept for their end.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.output.finish()?;
+        if let Some(message) = self.signature.take() {
+            self.remark(message);
+        }
+        Ok(())
     }
 
     /// Shows a line of a table, which is as wide as it is.
@@ -267,6 +284,11 @@ pub(crate) fn thousands(number: impl Display) -> String {
         grouped.push(digit);
     }
     grouped
+}
+
+/// A number of things: `1 token`, `1,024 tokens`.
+pub(crate) fn counted(number: usize, thing: &str) -> String {
+    format!("{} {thing}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
 /// A number of bytes for people: `548 MB`, in the powers of ten that the hub counts in.

@@ -272,6 +272,18 @@ fn takes_value(flag: &Arg) -> bool {
     matches!(flag.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
+/// A word as it is typed into a shell.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else if word.contains(['"', '$', '`', '\\', '!']) {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    } else {
+        format!("\"{word}\"")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +363,21 @@ mod tests {
             ),
         ] {
             assert_eq!(line(typed), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        for (word, expected) in [
+            ("generate", "generate"),
+            ("0.7", "0.7"),
+            ("", "\"\""),
+            ("Once upon", "\"Once upon\""),
+            ("it's", "\"it's\""),
+            ("$5", "'$5'"),
+            ("it's $5", r"'it'\''s $5'"),
+        ] {
+            assert_eq!(quoted(word), expected);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::memory;
 use crate::model::{DEMO, ModelFiles};
 use crate::terminal::{DIM, Output, Terminal, bytes, thousands};
 
-/// List the published models, and those that need no download.
+/// List the published models and those that are downloaded.
 ///
 /// For each number format, the memory that the model needs with a full context, and the most precise format that fits
 /// into the memory that is available now. Downloaded models are in the cache, which Python's `huggingface_hub`

@@ -54,7 +54,7 @@ struct Settings {
 
 /// Ranks the next tokens and shows them.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
-    let prompt = arguments.prompt.read()?;
+    let prompt = arguments.prompt.read_prompt(terminal)?;
     let loaded = ModelFiles::find(options, terminal)?.load(options, terminal)?;
     let mut ids = loaded.tokenizer.encode(&prompt, arguments.prompt.special())?;
     if ids.is_empty() {

@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
     /// Put the beginning-of-text token before the text, so that the first token is scored too
     #[arg(long)]
     bos: bool,
-    /// Show the table of a text of more than 256 tokens, too
+    /// Show the table of tokens even for a text of more than 256 tokens
     #[arg(long)]
     table: bool,
     /// Show how far `--dtype` is from the same model in this format, usually `f32`
@@ -108,8 +108,8 @@ struct Settings {
 /// Scores the text and shows the result.
 pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Terminal) -> Result<(), Failure> {
     let text_to_score = arguments.text.read_whole()?;
-    if text_to_score.ends_with('\n') && arguments.text.is_piped() {
-        terminal.note("the text ends in a newline, which is scored too; `printf %s TEXT` writes none");
+    if text_to_score.ends_with('\n') && arguments.text.is_read() {
+        terminal.note("the text ends with a newline, which is scored too");
     }
     if let Some(reference) = arguments.reference_dtype {
         let &Arguments { ref text, window, limit, .. } = arguments;
@@ -229,15 +229,15 @@ fn colour(rank: usize) -> Style {
 /// Shows the text, each token in the colour of its rank, and what the colours mean.
 fn show_coloured(loaded: &Loaded, score: &Score, out: &mut Output) -> Result<(), Failure> {
     // Characters that several tokens make have the colour of the last of these.
-    let (mut bytes, mut last) = (Vec::new(), 0);
+    let mut bytes = Vec::new();
     for token in &score.tokens {
         bytes.extend_from_slice(loaded.tokenizer.token_bytes(token.id).unwrap_or_default());
-        last = whole(&bytes);
+        let last = whole(&bytes);
         let text = String::from_utf8_lossy(&bytes[..last]).into_owned();
         bytes.drain(..last);
         out.prose(&text, token.rank.map_or(DIM, colour))?;
     }
-    if last < bytes.len() {
+    if !bytes.is_empty() {
         out.prose(&String::from_utf8_lossy(&bytes), DIM)?;
     }
     out.end_prose()?;

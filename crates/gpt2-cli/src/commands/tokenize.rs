@@ -11,7 +11,7 @@ use crate::arguments::Options;
 use crate::failure::Failure;
 use crate::model::ModelFiles;
 use crate::prompt::TextArguments;
-use crate::terminal::{DIM, Output, Terminal, thousands};
+use crate::terminal::{DIM, Output, Terminal, counted};
 use crate::wrap::columns;
 
 /// Split a text into tokens.
@@ -74,9 +74,9 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     if out.is_terminal() {
         writeln!(out)?;
         chips(out, &tokenizer, &ids)?;
-        let characters = thousands(text.chars().count());
+        let (tokens, characters) = (counted(ids.len(), "token"), counted(text.chars().count(), "character"));
         let dim = out.style(DIM);
-        writeln!(out, "{dim}{} tokens, {characters} characters{dim:#}", thousands(ids.len()))?;
+        writeln!(out, "{dim}{tokens}, {characters}{dim:#}")?;
     }
     Ok(())
 }

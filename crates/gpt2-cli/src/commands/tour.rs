@@ -8,12 +8,14 @@
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
-use clap::{Parser, ValueEnum};
+use clap::{FromArgMatches, ValueEnum};
 
 use crate::arguments::{self, Dtype, Options};
 use crate::failure::Failure;
+use crate::help;
 use crate::model::ModelFiles;
 use crate::terminal::{DIM, Terminal};
+use crate::typed::quoted;
 
 /// Prompt of the tour when none is given.
 const PROMPT: &str = "Once upon a time, in a land far away,";
@@ -114,8 +116,9 @@ likely tokens, top-p from the fewest that together have probability p.",
         },
         Cell {
             title: "How likely is a text?",
-            text: "The log-probability of each token given those before it. A perplexity of 20 means
-that the model was as unsure as if it had chosen among 20 equally likely tokens.",
+            text: "The log-probability of each token given those before it. A perplexity of 20
+means that the model was as unsure as if it had chosen among 20 equally likely
+tokens.",
             commands: vec![command("score", sentence, "")],
         },
     ]
@@ -146,15 +149,15 @@ fn show(
     let dim = terminal.output.style(DIM);
     let green = terminal.output.style(Style::new().fg_color(Some(AnsiColor::Green.into())));
     writeln!(terminal.output, "{bold}{}{bold:#} {dim}· {number} of {count}{dim:#}", cell.title)?;
-    writeln!(terminal.output, "{}", cell.text)?;
+    terminal.output.prose(cell.text, Style::new())?;
+    terminal.output.end_prose()?;
     for words in &cell.commands {
         writeln!(terminal.output)?;
         write!(terminal.output, "{green}$ ")?;
         terminal.output.text(&typed(words, options), green)?;
         writeln!(terminal.output, "{green:#}")?;
         terminal.output.flush()?;
-        let mut arguments = arguments::Arguments::try_parse_from(line(words))
-            .map_err(|error| Failure::usage(error.to_string()))?;
+        let mut arguments = parsed(words).map_err(|error| Failure::usage(error.to_string()))?;
         let verbose = arguments.options.verbose || options.verbose;
         arguments.options = Options { verbose, ..options.clone() };
         let volume = terminal.set_volume(arguments.options.volume());
@@ -165,10 +168,15 @@ fn show(
     Ok(())
 }
 
+/// The arguments of a command.
+fn parsed(words: &[String]) -> Result<arguments::Arguments, clap::Error> {
+    arguments::Arguments::from_arg_matches(&help::command().try_get_matches_from(line(words))?)
+}
+
 /// Waits for Enter; says whether to go on.
 fn goes_on(terminal: &mut Terminal) -> Result<bool, Failure> {
     let dim = terminal.output.style(DIM);
-    write!(terminal.output, "{dim}Enter goes on, q ends the tour: {dim:#}")?;
+    write!(terminal.output, "{dim}Press Enter to continue or q to quit: {dim:#}")?;
     terminal.output.flush()?;
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);
@@ -182,15 +190,18 @@ fn line(words: &[String]) -> impl Iterator<Item = &str> {
     std::iter::once("gpt2").chain(words.iter().map(String::as_str))
 }
 
-/// The line to type for a command: with the model, and what else of the options changes results.
+/// The line to type for a command: with the model, and what else of the options changes what it prints.
 fn typed(words: &[String], options: &Options) -> String {
     let mut typed: Vec<String> = line(words).map(quoted).collect();
+    if words[0] == "models" {
+        return typed.join(" ");
+    }
     let format = options.dtype.to_possible_value();
     let dtype = format.filter(|_| options.dtype != Dtype::F32).map(|value| value.get_name().to_owned());
     let kv_dtype =
         options.kv_dtype.and_then(|format| Some(format.to_possible_value()?.get_name().to_owned()));
     for (flag, value) in [
-        ("--model", options.model.clone()),
+        ("-m", options.model.clone()),
         ("--revision", options.revision.clone()),
         ("--dtype", dtype),
         ("--kv-dtype", kv_dtype),
@@ -198,18 +209,6 @@ fn typed(words: &[String], options: &Options) -> String {
         typed.extend(value.map(|value| format!("{flag} {}", quoted(&value))));
     }
     typed.join(" ")
-}
-
-/// A word as it is typed into a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else if word.contains(['"', '$', '`', '\\', '!']) {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    } else {
-        format!("\"{word}\"")
-    }
 }
 
 #[cfg(test)]
@@ -220,24 +219,9 @@ mod tests {
     fn every_line_of_the_tour_is_a_command() {
         for prompt in [PROMPT, "", "-5 degrees", "--", "it's $5!"] {
             for words in cells(prompt).iter().flat_map(|cell| &cell.commands) {
-                let parsed = arguments::Arguments::try_parse_from(line(words));
+                let parsed = parsed(words);
                 assert!(parsed.is_ok(), "{prompt:?}: {words:?}");
             }
-        }
-    }
-
-    #[test]
-    fn words_are_quoted_for_the_shell() {
-        for (word, expected) in [
-            ("generate", "generate"),
-            ("0.7", "0.7"),
-            ("", "\"\""),
-            ("Once upon", "\"Once upon\""),
-            ("it's", "\"it's\""),
-            ("$5", "'$5'"),
-            ("it's $5", r"'it'\''s $5'"),
-        ] {
-            assert_eq!(quoted(word), expected);
         }
     }
 }

@@ -258,14 +258,18 @@ fn a_batch_that_is_interrupted_says_how_far_it_came_and_how_to_go_on() {
     let lines: Vec<&str> = stderr.lines().rev().take(2).collect();
     assert_eq!(
         lines[0],
-        format!("note: {done} of 40 prompts are done; the same command with `--resume` goes on")
+        format!("note: {done} of 40 prompts are done; run the same command with `--resume` to continue")
     );
     assert!(lines[1].starts_with(&format!("{done} of 40 prompts · ")), "{stderr}");
     assert!(lines[1].ends_with(" · interrupted · first seed 3"), "{stderr}");
     // And so it does.
     let outcome = run(&["--output=out.jsonl", "--resume"]);
     assert_eq!(outcome.code, Some(0));
-    assert!(outcome.stderr.contains(&format!("40 prompts ({done} before) · ")), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains(&format!("40 prompts ({done} from earlier runs) · ")),
+        "{}",
+        outcome.stderr
+    );
     let read = |name: &str| fs::read_to_string(room.path().join(name)).expect("the output is there");
     assert_eq!(read("out.jsonl"), read("whole.jsonl"));
 }

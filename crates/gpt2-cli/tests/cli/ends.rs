@@ -84,7 +84,7 @@ fn half_a_surrogate_pair_spoils_no_batch() {
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["prompt"].clone())
         .collect();
     assert_eq!(prompts, ["one", "\u{fffd} two", "😀"]);
-    let note = "line 2 of `lines.jsonl`: half of a surrogate pair is no character, and read as U+FFFD";
+    let note = "line 2 of `lines.jsonl`: an unpaired surrogate was read as U+FFFD";
     assert!(outcome.stderr.contains(note), "{}", outcome.stderr);
     assert_eq!(outcome.stderr.matches("surrogate").count(), 1, "{}", outcome.stderr);
 }
@@ -95,7 +95,7 @@ fn a_prompt_that_ends_in_a_space_gets_a_note() {
     let told = |line: &[&str]| {
         let outcome = room.gpt2(&[&["-m", "demo", "generate", "--max-new-tokens=2"], line].concat());
         assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-        outcome.stderr.matches("the prompt ends in a space").count()
+        outcome.stderr.matches("the prompt ends with a space").count()
     };
     assert_eq!(told(&["Hello "]), 1);
     assert_eq!(told(&["Hello ", "--json"]), 1);

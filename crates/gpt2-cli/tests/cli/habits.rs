@@ -202,6 +202,11 @@ fn commands_of_other_programs_lead_to_those_of_this_one() {
         assert!(error.contains(said), "{name}: {error}");
         assert!(!error.contains("similar"), "{name}: {error}");
     }
+    // What has a blank is the text, whatever stands before it.
+    let prompt = r#"`gpt2 generate "Hello there"` continues"#;
+    assert!(refusal(&room, &["complete", "Hello there"]).contains(prompt));
+    let both = r#"`gpt2 generate --model gpt2 "Hello there"` continues"#;
+    assert!(refusal(&room, &["run", "gpt2", "Hello there"]).contains(both));
     for name in ["list", "ls"] {
         assert_eq!(text(&room, &[name]), text(&room, &["models"]), "{name}");
     }
@@ -221,7 +226,7 @@ fn tips_are_about_what_was_meant() {
         (&["generate", "Hi", "-i"], "there is no interactive mode"),
         (&["generate", "Hi", "--n-gpu-layers", "3"], "computes on the CPU only"),
         (&["inspect", "gpt2-medium"], "`--model gpt2-medium`"),
-        (&["generate", "Hi", "--pad_token_id", "50256"], "nothing is padded here"),
+        (&["generate", "Hi", "--pad_token_id", "50256"], "prompts are not padded"),
         (&["tour", "Once", "upon"], "put the prompt in quotes"),
         (&["help", "nonsense"], "unrecognized subcommand 'nonsense'"),
         (&["generate", "Hi", "--device", "cuda"], "this build computes on the CPU only"),

@@ -64,11 +64,7 @@ impl fmt::Display for Remark {
                 write!(f, "ignoring {prefixes} in the tensor names of `{}`", path.display())
             }
             Self::LeftOut { path, head, class, .. } => {
-                write!(
-                    f,
-                    "leaving out `{head}*` of `{}`: it is the other head of a `{class}`",
-                    path.display()
-                )
+                write!(f, "ignoring `{head}*` in `{}`: the second head of a `{class}`", path.display())
             }
             Self::Rounded { path, tensors } => {
                 let s = if *tensors == 1 { "" } else { "s" };

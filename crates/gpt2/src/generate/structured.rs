@@ -71,7 +71,7 @@ impl TryFrom<Written> for StructuredOutputs {
         let json = match json {
             Some(Value::String(text)) => {
                 let schema = serde_json::from_str(&text);
-                Some(schema.map_err(|error| format!("the schema in `json` is no JSON: {error}"))?)
+                Some(schema.map_err(|error| format!("the schema in `json` is not valid JSON: {error}"))?)
             }
             json => json,
         };
@@ -135,7 +135,7 @@ mod tests {
             ("{}", "expected one of"),
             (r#"{"regex": "a", "choice": ["a"]}"#, "found `regex` and `choice`"),
             (r#"{"json_object": false}"#, "must be true"),
-            (r#"{"json": "{"}"#, "is no JSON"),
+            (r#"{"json": "{"}"#, "is not valid JSON"),
             (r#"{"regex": "a", "whitespace_pattern": " "}"#, "whitespace_pattern"),
         ] {
             let error = serde_json::from_str::<StructuredOutputs>(text).unwrap_err().to_string();

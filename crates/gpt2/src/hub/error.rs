@@ -59,7 +59,7 @@ pub enum HubError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The hub does not have the model, or hides it.
-    #[error("`{server}` has no model `{id}`, or not for everyone")]
+    #[error("`{server}` has no model `{id}`, or it is private")]
     ModelNotFound {
         /// The model.
         id: String,
@@ -194,7 +194,7 @@ impl HubError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Unreachable { source, .. } if is_certificate(&**source) => {
-                "is there a login page on this network, or a proxy that reads along?"
+                "is there a login page on this network, or a proxy that intercepts TLS?"
             }
             Self::Unreachable { .. } => {
                 "check the connection or set `HF_ENDPOINT` to a mirror; cached models work with `--offline`, \
@@ -217,7 +217,7 @@ impl HubError {
                 "the hub has had too many requests: try again later, or set `HF_TOKEN`"
             }
             Self::Status { status: 500.., .. } => {
-                "the hub is in trouble: try again later; cached models work with `--offline`"
+                "the hub has a problem: try again later; cached models work with `--offline`"
             }
             Self::Status { .. } => "does `HF_ENDPOINT` name a hub, and may `HF_TOKEN` read the model?",
             Self::ModelNotFound { .. } => "check the spelling; a private model needs `HF_TOKEN`",

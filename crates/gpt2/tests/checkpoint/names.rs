@@ -86,7 +86,7 @@ fn heads_beside_a_language_model_are_left_out_and_it_is_said() {
         let names = vec![head("bias"), head("weight")];
         let expected = Remark::LeftOut { path: "<memory>".into(), head: prefix, names, class };
         assert_eq!(checkpoint.remarks(), [expected]);
-        let message = format!("leaving out `{prefix}*` of `<memory>`: it is the other head of a `{class}`");
+        let message = format!("ignoring `{prefix}*` in `<memory>`: the second head of a `{class}`");
         assert_eq!(checkpoint.remarks()[0].to_string(), message);
         // A model that was wrapped, and the head was not.
         let wrapped: Tensors = tensors

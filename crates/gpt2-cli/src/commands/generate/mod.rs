@@ -9,7 +9,7 @@ mod structure;
 mod summary;
 mod trace;
 
-use std::fs::File;
+use std::path::Path;
 
 use gpt2::generate::{DetailsRequest, GenerateError, GenerationConfig};
 use gpt2::tokenizer::SpecialText;
@@ -23,7 +23,7 @@ use crate::arguments::{Options, count};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::model::ModelFiles;
-use crate::prompt::{TextArguments, read_text};
+use crate::prompt::{TextArguments, read_file};
 use crate::terminal::Terminal;
 
 /// Continue a text.
@@ -31,9 +31,9 @@ use crate::terminal::Terminal;
 /// The prompt and its continuation appear on standard output as the model writes them. Several continuations are
 /// separated by an empty line. An empty prompt stands for the beginning-of-text token.
 ///
-/// Flags are named as the fields of transformers' `GenerationConfig`. A setting that no flag sets comes from
-/// `--generation-config`, else from the model's `generation_config.json`, else it has the default shown.
-/// docs/generation.md explains each with an example.
+/// Flags are named as the fields of transformers' `GenerationConfig`. Flags come first, then `--generation-config`,
+/// then the model's `generation_config.json` (or its `config.json` if it has none), then the defaults shown.
+/// docs/generation.md explains each setting with an example.
 #[derive(clap::Args, Debug)]
 #[command(mut_arg("text", |text| text.value_name("PROMPT|-")))]
 pub(crate) struct Arguments {
@@ -53,10 +53,10 @@ pub(crate) struct Arguments {
     /// Report each token's rank, the entropy, and the N most likely alternatives
     #[arg(long, help_heading = "Output", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     logprobs: Option<usize>,
-    /// Report the same for the tokens of the prompt
+    /// Like `--logprobs`, for the tokens of the prompt
     #[arg(long, help_heading = "Output", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     prompt_logprobs: Option<usize>,
-    /// Report what each step did to the scores of each token, and which random number decided
+    /// Show for each token how each step changed the candidates, and which random number decided
     #[arg(long, help_heading = "Output")]
     trace: bool,
     /// With `--json`, also print a line for each token as soon as it is final
@@ -82,8 +82,8 @@ struct Files {
 const UNGUIDED: &str = "it takes a `guidance_scale` other than 1";
 
 /// What is said of a prompt that ends in a space.
-const ENDS_IN_SPACE: &str = "the prompt ends in a space; GPT-2's tokens begin with theirs: leave it out, or use \
-                             `--token-healing`";
+const ENDS_IN_SPACE: &str = "the prompt ends with a space, but GPT-2's tokens include the space before a word: \
+                             remove it, or use `--token-healing`";
 
 /// Whether a prompt ends in a space that the continuation would have begun with. What must match something begins as that
 /// does.
@@ -102,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments, options: &Options, terminal: &mut Termi
     let prompt = match single {
         _ if *print_config => String::new(),
         Some(prompt) => prompt.to_owned(),
-        None => arguments.prompt.read()?,
+        None => arguments.prompt.read_prompt(terminal)?,
     };
     let files = ModelFiles::find(options, terminal)?;
     let structured_outputs = settings.structure()?;
@@ -196,10 +196,8 @@ impl Files {
     /// The settings of the file that was named.
     fn read(&self) -> Result<GenerationConfig, Failure> {
         let Some(path) = &self.generation_config else { return Ok(GenerationConfig::default()) };
-        let name = format!("`{path}`");
-        let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
-        GenerationConfig::from_json(read_text(&name, file)?.as_bytes())
-            .map_err(|error| Failure::caused(format!("cannot use {name}"), error))
+        GenerationConfig::from_json(read_file(Path::new(path))?.as_bytes())
+            .map_err(|error| Failure::caused(format!("cannot use `{path}`"), error))
     }
 }
 

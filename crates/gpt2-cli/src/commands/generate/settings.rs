@@ -44,7 +44,7 @@ struct Length {
     #[arg(short = 'n', long, aliases = ["max-tokens", "n-predict"], value_name = "N", value_parser = positive)]
     #[arg(allow_negative_numbers = true)]
     max_new_tokens: Option<usize>,
-    /// Maximum number of tokens including the prompt; replaces `--max-new-tokens`
+    /// Maximum number of tokens including the prompt; cannot be combined with `--max-new-tokens`
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     max_length: Option<usize>,
     /// Minimum number of tokens to generate before an end-of-text token is allowed [default: 0]
@@ -64,7 +64,7 @@ struct Length {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Decoding")]
 struct Mode {
-    /// Sample tokens at random: the default
+    /// Sample tokens at random (the default)
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = truth, overrides_with = "greedy")]
     do_sample: Option<bool>,
@@ -86,7 +86,7 @@ struct Mode {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
     num_return_sequences: Option<usize>,
-    /// Number of beams for beam search; 1 disables it [default: 1]
+    /// Number of beams: beam search with `--greedy`, else beam sampling; 1 disables [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = at_most(GenerationConfig::MOST_SEQUENCES))]
     num_beams: Option<usize>,
@@ -140,7 +140,7 @@ struct Draw {
     /// Use the K most likely tokens; 0 disables [default: 50]
     #[arg(short = 'k', long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     top_k: Option<usize>,
-    /// Use the most likely tokens that make up P together; 1 disables [default: 0.95]
+    /// Sample from the fewest tokens that together have probability P; 1 disables [default: 0.95]
     ///
     /// These are the fewest tokens whose probabilities add up to at least P.
     #[arg(long, value_name = "P", value_parser = share, allow_negative_numbers = true)]

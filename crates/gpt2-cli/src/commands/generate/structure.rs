@@ -1,12 +1,12 @@
 //! The flags that say what a continuation must match, and what is said when it does not.
 
-use std::fs::File;
+use std::path::Path;
 
 use gpt2::generate::{Completion, FinishReason, StructuredOutputs};
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::prompt::read_text;
+use crate::prompt::read_file;
 
 /// What the continuation, without the prompt, must match.
 #[derive(clap::Args, Debug)]
@@ -47,7 +47,7 @@ impl Structure {
             let inline = given.contains('\n') || given.contains("::=") || given.contains(": ");
             let hint = "a grammar has rules, such as `start: \"yes\" | \"no\"` or `root ::= \"yes\" | \"no\"`; what has \
                         none is taken for the name of a file";
-            let read = || file(given).map_err(|failure| failure.hint(hint));
+            let read = || read_file(Path::new(given)).map_err(|failure| failure.hint(hint));
             Some(StructuredOutputs::Grammar(if inline { given.clone() } else { read()? }))
         } else {
             None
@@ -58,20 +58,16 @@ impl Structure {
 fn schema(given: &str) -> Result<Value, Failure> {
     if given.trim_start().starts_with('{') || matches!(given.trim(), "true" | "false") {
         let schema = serde_json::from_str(given);
-        schema.map_err(|error| Failure::usage(format!("the schema of `--json-schema` is no JSON: {error}")))
+        schema.map_err(|error| {
+            Failure::usage(format!("the schema of `--json-schema` is not valid JSON: {error}"))
+        })
     } else {
-        let text = file(given).map_err(|failure| {
+        let text = read_file(Path::new(given)).map_err(|failure| {
             failure.hint("what does not begin with `{` is taken for the name of a file that holds a schema")
         })?;
         let schema = serde_json::from_str(text.trim_start_matches('\u{feff}'));
         schema.map_err(|error| Failure::caused(format!("cannot use `{given}`"), error))
     }
-}
-
-fn file(path: &str) -> Result<String, Failure> {
-    let name = format!("`{path}`");
-    let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
-    read_text(&name, file)
 }
 
 /// The flag of a kind of structure.

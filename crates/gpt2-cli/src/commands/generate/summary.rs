@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 
 use super::structure;
 use crate::interrupt::Interrupts;
-use crate::terminal::{NO_BREAK, thousands};
+use crate::terminal::{NO_BREAK, counted, thousands};
 
 /// Settings that have a say in which tokens are chosen, in the order of the guide, and the values that change nothing.
-const SETTINGS: [(&str, f64); 36] = [
+const SETTINGS: [(&str, f64); 37] = [
     ("temperature", 1.0),
     ("dynatemp_range", 0.0),
     ("penalty_alpha", 0.0),
@@ -46,6 +46,7 @@ const SETTINGS: [(&str, f64); 36] = [
     ("min_length", 0.0),
     ("min_new_tokens", 0.0),
     ("force_words_ids", f64::NAN),
+    ("bad_words", f64::NAN),
     ("bad_words_ids", f64::NAN),
     ("sequence_bias", f64::NAN),
     ("suppress_tokens", f64::NAN),
@@ -95,11 +96,12 @@ impl Run<'_> {
             Some(total) if total > there => format!("{} of {}", thousands(there), counted(total, "prompt")),
             _ => counted(there, "prompt"),
         };
-        let before = if before > 0 { format!(" ({} before)", thousands(before)) } else { String::new() };
+        let before =
+            if before > 0 { format!(" ({} from earlier runs)", thousands(before)) } else { String::new() };
         let mut parts = vec![format!("{prompts}{before}")];
         parts.extend(speed(stats.tokens, time));
         if reused > 0 {
-            parts.push(format!("{} of prompts reused", counted(reused, "token")));
+            parts.push(format!("{} reused", counted(reused, "prompt token")));
         }
         parts.push(settings(config));
         parts.extend(interrupted.then(|| "interrupted".to_owned()));
@@ -238,7 +240,7 @@ fn reason(completion: &Completion) -> &'static str {
         Some(FinishReason::Length) => "length reached",
         Some(FinishReason::Stop) => "stop string",
         Some(FinishReason::Context) => "context full",
-        Some(FinishReason::Time) => "time up",
+        Some(FinishReason::Time) => "time limit reached",
         _ => "unfinished",
     }
 }
@@ -256,8 +258,8 @@ fn seed(config: &GenerationConfig, prompts: usize) -> Option<String> {
 /// How many guesses were right.
 fn guesses(report: &SpeculationReport) -> String {
     match report.drafted {
-        0 => "nothing guessed".to_owned(),
-        drafted => format!("{} of {} guesses right", thousands(report.accepted), thousands(drafted)),
+        0 => "no draft tokens".to_owned(),
+        drafted => format!("{} of {} draft tokens accepted", thousands(report.accepted), thousands(drafted)),
     }
 }
 
@@ -285,16 +287,32 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-fn counted(number: usize, what: &str) -> String {
-    format!("{} {what}{}", thousands(number), if number == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn config(json: &str) -> GenerationConfig {
         GenerationConfig::from_json(json.as_bytes()).unwrap().or(GenerationConfig::notebook())
+    }
+
+    #[test]
+    fn every_setting_is_named_where_it_acts_or_says_something_else_than_which_tokens_are_chosen() {
+        // Lengths, ends, seeds, what others are a part of, and what is not named: it acts on odd scores or a single token.
+        const OTHERS: &str = "max_length max_new_tokens max_time stop_strings include_stop_str_in_output \
+            skip_special_tokens overflow do_sample early_stopping token_healing num_return_sequences \
+            prompt_lookup_num_tokens max_matching_ngram_size num_assistant_tokens forced_bos_token_id \
+            forced_eos_token_id remove_invalid_values renormalize_logits dry_base dry_allowed_length \
+            dry_penalty_last_n dry_sequence_breakers xtc_threshold mirostat_tau mirostat_eta dynatemp_exponent \
+            samplers seed rng bos_token_id eos_token_id pad_token_id";
+        let others: Vec<&str> = OTHERS.split_whitespace().collect();
+        let all = serde_json::to_value(GenerationConfig::default()).unwrap();
+        for name in all.as_object().unwrap().keys() {
+            let named = SETTINGS.iter().any(|(setting, _)| setting == name);
+            assert!(named != others.contains(&name.as_str()), "{name}");
+        }
+        for (name, _) in SETTINGS {
+            assert!(all.get(name).is_some(), "{name}");
+        }
     }
 
     #[test]
@@ -382,7 +400,7 @@ mod tests {
         let run = Run { before: 4, total: Some(40), interrupted: true, ..run };
         assert_eq!(
             line(&run),
-            "7 of 40 prompts (4 before) · 600 tokens in 2.0 s · 300/s · temperature 0.7, top-k 50, top-p 0.95 \
+            "7 of 40 prompts (4 from earlier runs) · 600 tokens in 2.0 s · 300/s · temperature 0.7, top-k 50, top-p 0.95 \
              · interrupted · first seed 7"
         );
         // Where they come one by one, nobody knows how many there are.

@@ -109,7 +109,7 @@ impl Layout {
             more.push(format!("score {before:.3} → {after:.3}"));
         }
         if step.restored > 0 {
-            more.push(format!("{} let in", thousands(step.restored)));
+            more.push(format!("{} restored", thousands(step.restored)));
         }
         if step.changed > 0 && step.removed == 0 && more.is_empty() {
             more.push(format!("{} changed", thousands(step.changed)));

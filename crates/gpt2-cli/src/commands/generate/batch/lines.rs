@@ -1,8 +1,8 @@
 //! The prompts of a batch, and the settings that each has of its own.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{self, BufRead, Read};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
@@ -10,7 +10,7 @@ use gpt2::generate::{GenerateError, GenerationConfig};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
-use crate::prompt::{LONGEST, read_text};
+use crate::prompt::{LONGEST, read_file, read_text};
 
 /// Lines of standard input that are read before they are wanted, at most.
 const AHEAD: usize = 16;
@@ -52,9 +52,7 @@ pub(super) fn read(path: &str) -> Result<Vec<Line>, Failure> {
     if path == "-" {
         return parse(INPUT, &read_text(INPUT, io::stdin().lock())?);
     }
-    let name = format!("`{path}`");
-    let file = File::open(path).map_err(|error| Failure::caused(format!("cannot read {name}"), error))?;
-    parse(&name, &read_text(&name, file)?)
+    parse(&format!("`{path}`"), &read_file(Path::new(path))?)
 }
 
 /// Reads standard input line by line, as they come; the first one that is wrong is the last.

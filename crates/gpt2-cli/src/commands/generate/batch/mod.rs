@@ -220,8 +220,7 @@ impl Job {
     ) -> Result<(), Failure> {
         let Self { line, config } = self;
         if line.replaced {
-            let message =
-                format!("{}: half of a surrogate pair is no character, and read as U+FFFD", line.place);
+            let message = format!("{}: an unpaired surrogate was read as U+FFFD", line.place);
             terminal.note(&message);
         }
         if ends_in_space(&line.prompt, config) && said.insert("prompt") {
@@ -436,7 +435,7 @@ impl Run<'_> {
             if let (Some(_), Some(total)) = (&journal, total) {
                 let done = there + next;
                 terminal.note(&format!(
-                    "{done} of {total} prompts are done; the same command with `--resume` goes on"
+                    "{done} of {total} prompts are done; run the same command with `--resume` to continue"
                 ));
             }
             return Err(Failure::Interrupted);

@@ -200,6 +200,8 @@ fn inexact(value: &Value) -> bool {
         Value::Number(number) => {
             number.as_u64().is_some_and(|n| n > EXACT)
                 || number.as_i64().is_some_and(|n| n.unsigned_abs() > EXACT)
+                // An integer beyond 64 bits was read as an `f64` and has lost digits already.
+                || number.is_f64() && number.as_f64().is_some_and(|x| x.abs() > EXACT as f64)
         }
         Value::Array(values) => values.iter().any(inexact),
         Value::Object(fields) => fields.values().any(inexact),
@@ -389,6 +391,7 @@ mod tests {
             (json!({"additionalItems": false, "$ref": "#/$defs/a", "items": [{}]}), "beside `$ref`"),
             (json!({"const": wide}), "`const` with 9007199254740993"),
             (json!({"enum": [1, [{"a": -9_007_199_254_740_993_i64}]]}), "`enum` with"),
+            (json!({"const": 18_446_744_073_709_551_617_f64}), "`const` with"),
             (json!({"maximum": wide}), "`maximum` with"),
             (json!({"exclusiveMinimum": -1e20}), "`exclusiveMinimum` with"),
             (json!({"multipleOf": 1_000_000_007}), "`multipleOf` with"),

@@ -40,8 +40,12 @@ fn load(fields: &Value, generation_config: Option<&Value>) -> Result<Pretrained,
 #[test]
 fn settings_of_a_model_are_in_its_generation_config_or_else_in_its_config() {
     let fields = json!({ "num_beams": 2, "max_length": 9, "temperature": 1.0, "eos_token_id": 3 });
-    let expected =
-        GenerationConfig { num_beams: Some(2), max_length: Some(9), ..GenerationConfig::default() };
+    let expected = GenerationConfig {
+        num_beams: Some(2),
+        max_length: Some(9),
+        temperature: Some(1.0),
+        ..GenerationConfig::default()
+    };
     let gpt2 = load(&fields, None).unwrap();
     assert_eq!(gpt2.generation_config, expected);
     assert_eq!(gpt2.model.config().eos_token_ids, [3]);

@@ -60,6 +60,21 @@ const IN_CONFIG: [(&str, Option<f64>); 44] = [
     ("pad_token_id", None),
 ];
 
+/// The settings of the sampler, whose defaults are others here where nobody chooses.
+const SAMPLER: [&str; 4] = ["do_sample", "temperature", "top_k", "top_p"];
+
+/// Settings that versions of transformers before 3.0 wrote into every `config.json`.
+const WRITTEN: [&str; 8] = [
+    "do_sample",
+    "length_penalty",
+    "max_length",
+    "num_beams",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+];
+
 impl GenerationConfig {
     /// Reads the `generation_config.json` that a model comes with.
     ///
@@ -75,14 +90,15 @@ impl GenerationConfig {
 
     /// Reads the settings that the `config.json` of a model without a `generation_config.json` has.
     ///
-    /// A value that is the default is not taken: early versions of transformers wrote all of them into every file.
+    /// A value that is the default is not taken, but for those of the sampler: these were chosen, unless all settings are
+    /// written, as versions of transformers before 3.0 did in every file.
     /// `task_specific_params` are settings of pipelines, not of the model.
     ///
     /// ```
     /// use gpt2::generate::GenerationConfig;
     ///
     /// let json = br#"{"model_type": "gpt2", "num_beams": 4, "temperature": 1.0, "bos_token_id": 0}"#;
-    /// let expected = GenerationConfig { num_beams: Some(4), ..GenerationConfig::default() };
+    /// let expected = GenerationConfig { num_beams: Some(4), temperature: Some(1.0), ..GenerationConfig::default() };
     /// assert_eq!(GenerationConfig::from_model_config(json)?, expected);
     /// # Ok::<(), gpt2::config::ConfigError>(())
     /// ```
@@ -91,9 +107,11 @@ impl GenerationConfig {
     /// If the bytes are not a JSON object or one of the settings has the wrong type. The message names it.
     pub fn from_model_config(json: &[u8]) -> Result<Self, ConfigError> {
         let mut fields: Map<String, Value> = json::read(json).map_err(ConfigError::Json)?;
+        let chosen = !WRITTEN.iter().all(|name| fields.contains_key(*name));
         fields.retain(|name, value| {
             let known = IN_CONFIG.iter().find(|(known, _)| known == name);
-            known.is_some_and(|(_, default)| default.is_none() || number(value) != *default)
+            let is_kept = |default: &Option<f64>| default.is_none() || number(value) != *default;
+            known.is_some_and(|(_, default)| is_kept(default) || chosen && SAMPLER.contains(&name.as_str()))
         });
         Ok(Self::from_fields(fields)?.with_one_length())
     }
@@ -137,6 +155,18 @@ mod tests {
             ..GenerationConfig::default()
         };
         assert_eq!(GenerationConfig::from_model_config(json).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_sampler_that_was_chosen_counts_where_it_is_the_default_too() {
+        for json in [
+            r#"{"do_sample": false, "temperature": 1.0}"#,
+            r#"{"do_sample": true, "temperature": 1.0, "top_k": 50, "top_p": 1.0}"#,
+            r#"{"top_p": 1}"#,
+        ] {
+            let chosen = GenerationConfig::from_json(json.as_bytes()).unwrap();
+            assert_eq!(GenerationConfig::from_model_config(json.as_bytes()).unwrap(), chosen, "{json}");
+        }
     }
 
     #[test]

@@ -108,9 +108,18 @@ impl Finish {
                     return Err(unsupported(PART, expected, found));
                 }
             };
-            // A later part goes around an earlier one.
-            finish.before.splice(0..0, before);
-            finish.after.extend(after);
+            if before.is_empty() && after.is_empty() {
+                continue;
+            }
+            // What a part makes of a text and tokens that another has added is not what it makes of a text.
+            let first = finish.before.is_empty() && finish.after.is_empty();
+            refuse_unless(
+                first,
+                PART,
+                "one part that adds tokens",
+                format!("two, `{}` among them", kind(part)),
+            )?;
+            (finish.before, finish.after) = (before, after);
         }
         Ok(finish)
     }

@@ -148,6 +148,19 @@ impl Hub {
         passes(&snapshot).then_some(snapshot)
     }
 
+    /// Returns what is cached if the hub need not be asked for anything newer, or must not be.
+    fn settled(
+        &self,
+        id: &str,
+        revision: &str,
+        cached: Option<PathBuf>,
+    ) -> Result<Option<PathBuf>, HubError> {
+        match cached {
+            None if self.options.offline => Err(self.offline(id, revision)),
+            cached => Ok(cached.filter(|_| self.options.offline || is_commit(revision))),
+        }
+    }
+
     fn offline(&self, id: &str, revision: &str) -> HubError {
         let (id, cache, missing) = (id.to_owned(), self.options.cache.clone(), self.missing(id, revision));
         HubError::Offline { id, cache, missing }
@@ -171,12 +184,8 @@ impl Hub {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<PathBuf, HubError> {
         let repository = Repository::new(&self.options.cache, id, revision)?;
-        let cached = self.cached(id, revision);
-        if let Some(snapshot) = cached.filter(|_| self.options.offline || is_commit(revision)) {
+        if let Some(snapshot) = self.settled(id, revision, self.cached(id, revision))? {
             return Ok(snapshot);
-        }
-        if self.options.offline {
-            return Err(self.offline(id, revision));
         }
 
         let (session, config) = Session::start(&self.options, &repository)?;
@@ -225,12 +234,8 @@ impl Hub {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<PathBuf, HubError> {
         let repository = Repository::new(&self.options.cache, id, revision)?;
-        let cached = self.cached_tokenizer(id, revision);
-        if let Some(snapshot) = cached.filter(|_| self.options.offline || is_commit(revision)) {
+        if let Some(snapshot) = self.settled(id, revision, self.cached_tokenizer(id, revision))? {
             return Ok(snapshot);
-        }
-        if self.options.offline {
-            return Err(self.offline(id, revision));
         }
         let (session, config) = Session::start(&self.options, &repository)?;
         let snapshot = repository.snapshot(session.commit());

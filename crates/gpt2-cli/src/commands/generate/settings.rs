@@ -233,7 +233,7 @@ struct Penalties {
 #[derive(clap::Args, Debug)]
 #[command(next_help_heading = "Constraints")]
 struct Constraints {
-    /// Text that must not occur, however it is split into tokens; may be repeated
+    /// Text that must not occur, except within a longer word of one token; may be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     bad_words: Vec<String>,
     /// Token ids that must not occur in this order: `1,2`; may be repeated
